@@ -1,0 +1,88 @@
+#include "base/str.h"
+
+#include "base/alloc.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+static bool reserve(em_str *s, size_t extra)
+{
+    size_t need;
+    if (s->failed || !em_size_add(&need, s->len, extra) || !em_size_add(&need, need, 1)) {
+        s->failed = true;
+        return false;
+    }
+    if (need <= s->cap) return true;
+    size_t cap = s->cap ? s->cap : 64;
+    while (cap < need) cap *= 2;
+    char *p = em_realloc_array(s->data, cap, 1);
+    if (!p) {
+        s->failed = true;
+        return false;
+    }
+    s->data = p;
+    s->cap = cap;
+    return true;
+}
+
+void em_str_append(em_str *s, const char *text, size_t len)
+{
+    if (!reserve(s, len)) return;
+    memcpy(s->data + s->len, text, len);
+    s->len += len;
+    s->data[s->len] = 0;
+}
+
+void em_str_printf(em_str *s, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    int n = vsnprintf(NULL, 0, fmt, ap);
+    va_end(ap);
+    if (n < 0 || !reserve(s, (size_t)n)) {
+        s->failed = true;
+        return;
+    }
+    va_start(ap, fmt);
+    vsnprintf(s->data + s->len, (size_t)n + 1, fmt, ap);
+    va_end(ap);
+    s->len += (size_t)n;
+}
+
+void em_str_free(em_str *s)
+{
+    em_free(s->data);
+    *s = (em_str){0};
+}
+
+const char *em_str_text(const em_str *s)
+{
+    return s->data ? s->data : "";
+}
+
+const char *em_format_bytes(char out[16], unsigned long long bytes)
+{
+    static const char *const unit[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
+    double v = (double)bytes;
+    int u = 0;
+    while (v >= 1024 && u < 6) {
+        v /= 1024;
+        u++;
+    }
+    snprintf(out, 16, u ? "%.1f %s" : "%.0f %s", v, unit[u]);
+    return out;
+}
+
+const char *em_format_seconds(char out[24], double seconds)
+{
+    if (seconds < 60) {
+        snprintf(out, 24, "%.1f s", seconds);
+    } else if (seconds < 3600) {
+        snprintf(out, 24, "%d min %02d s", (int)(seconds / 60), (int)seconds % 60);
+    } else {
+        double h = seconds / 3600;
+        snprintf(out, 24, "%.0f h %02d min", h < 1e9 ? (double)(long)h : 1e9, (int)(seconds / 60) % 60);
+    }
+    return out;
+}

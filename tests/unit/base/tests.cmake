@@ -1,0 +1,1 @@
+em_test(base dtype unit)
