@@ -24,6 +24,7 @@ int em_pool_threads(const em_pool *pool); /* a NULL pool is one thread: the call
  * part. Calls from several threads at once take turns; a call from inside a task is not allowed. */
 void em_parallel(em_pool *pool, size_t n, em_task task, void *arg);
 
-int em_cpu_count(void); /* cores that this process may use (affinity and cgroup quota), at least 1 */
+int em_cpu_count(
+    void); /* cores that this process may use (affinity and cgroup quota), at least 1 */
 
 #endif
