@@ -4,6 +4,7 @@
 
 #include "base/dtype.h"
 #include "base/status.h"
+#include "io/safetensors.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -14,8 +15,9 @@ typedef struct em_ckpt_tensor {
     const char *name; /* this and the pointers below: borrowed until em_ckpt_close */
     em_dtype dtype;
     int ndim;
-    int64_t dim[8];
-    const void *data; /* in the mapped file, row-major; aligned as the file has it */
+    int64_t dim[EM_TENSOR_DIMS];
+    const void
+        *data; /* row-major, aligned for dtype; mapped from the file (a copy where that is not) */
     size_t size_bytes;
     const char *file; /* path, for messages */
 } em_ckpt_tensor;
@@ -24,7 +26,7 @@ em_status em_ckpt_create(em_ckpt **out, em_err *err); /* empty: for em_ckpt_over
 em_status em_ckpt_open(em_ckpt **out, const char *path, em_err *err);
 
 /* Lays a file over what is there: name by name the later file wins (Flash transformer over the base).
- * Pointers to tensors from before stay valid only through em_ckpt_find and em_ckpt_at. */
+ * This and em_ckpt_strip_prefix invalidate the em_ckpt_tensor pointers handed out before, not the bytes. */
 em_status em_ckpt_overlay(em_ckpt *ckpt, const char *path, em_err *err);
 
 /* Drops `prefix` from every name that starts with it ("wav2vec2." in files of pre-training). Two names that
