@@ -1,4 +1,4 @@
-/* Every way we can fail, and the one sentence that says how.
+/* How a function says that it failed: a code and one sentence.
  *
  * A fallible function returns em_status and takes an `em_err *` last. The code is for the program, the
  * sentence for the person: which file, tensor or flag, what was expected, what was found, what to do.
@@ -6,36 +6,9 @@
 #ifndef EM_BASE_STATUS_H
 #define EM_BASE_STATUS_H
 
+#include "echomimic.h" /* em_status, em_err: part of the public interface */
+
 #include <stdarg.h>
-
-/* Add a row, never a number. */
-#define EM_STATUS_MAP(X)                                                                           \
-    X(OK, "ok")                                                                                    \
-    X(NOMEM, "out of host memory")                                                                 \
-    X(NOVRAM, "out of device memory")                                                              \
-    X(IO, "input/output error")                                                                    \
-    X(FORMAT, "malformed or unsupported file")                                                     \
-    X(MISMATCH, "weights do not fit the model")                                                    \
-    X(INVAL, "invalid argument")                                                                   \
-    X(DEVICE, "device error")                                                                      \
-    X(NOSPC, "no space left")                                                                      \
-    X(NETWORK, "network failure")                                                                  \
-    X(EXPIRED, "the signed address has expired")                                                   \
-    X(CANCELLED, "cancelled")
-
-typedef enum em_status {
-#define X(name, text) EM_##name,
-    EM_STATUS_MAP(X)
-#undef X
-} em_status;
-
-typedef struct em_err {
-    em_status code;
-    char msg[512]; /* one sentence; empty while code is EM_OK */
-} em_err;
-
-/* "out of host memory" for EM_NOMEM; never NULL. */
-const char *em_status_text(em_status code);
 
 /* Writes code and sentence into *err (err may be NULL) and returns code, so that `return em_fail(…)`
  * reads as one step. A message that does not fit is cut at a UTF-8 boundary. */
