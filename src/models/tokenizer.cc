@@ -1,6 +1,6 @@
+extern "C" {
 #include "models/tokenizer.h"
 
-extern "C" {
 #include "base/alloc.h"
 #include "io/file.h"
 #include "io/json.h"
@@ -9,7 +9,6 @@ extern "C" {
 #include <exception>
 #include <new>
 #include <sentencepiece_processor.h>
-#include <string.h>
 #include <string>
 #include <vector>
 
@@ -75,28 +74,29 @@ em_status load(em_tokenizer *t, const char *path, em_err *err)
     return read_byte_fallback(&t->byte_fallback, path, err);
 }
 
-/* Bytes of the well-formed UTF-8 character at p (RFC 3629: shortest form, no surrogates), 0 if none. */
-size_t utf8_char(const unsigned char *p)
+/* Bytes of the well-formed UTF-8 character at p (RFC 3629: shortest form, no surrogates), 0 if none;
+ * `left` are there. */
+size_t utf8_char(const unsigned char *p, size_t left)
 {
     if (p[0] < 0x80) return 1;
     const size_t n = p[0] >= 0xF0 ? 4 : p[0] >= 0xE0 ? 3 : 2;
-    if (p[0] < 0xC2 || p[0] > 0xF4) return 0;
+    if (p[0] < 0xC2 || p[0] > 0xF4 || n > left) return 0;
     if ((p[0] == 0xE0 && p[1] < 0xA0) || (p[0] == 0xED && p[1] > 0x9F)) return 0;
     if ((p[0] == 0xF0 && p[1] < 0x90) || (p[0] == 0xF4 && p[1] > 0x8F)) return 0;
     for (size_t i = 1; i < n; i++) {
-        if ((p[i] & 0xC0) != 0x80) return 0; /* the NUL at the end, too: never read past it */
+        if ((p[i] & 0xC0) != 0x80) return 0;
     }
     return n;
 }
 
-em_status check_text(const char *text, size_t len_bytes, em_err *err)
+em_status check_text(const char *text, size_t text_bytes, em_err *err)
 {
-    if (len_bytes > EM_TOKENIZER_TEXT_BYTES) {
-        return em_fail(err, EM_INVAL, "the prompt has %zu bytes, at most %u are allowed", len_bytes,
-                       EM_TOKENIZER_TEXT_BYTES);
+    if (text_bytes > EM_TOKENIZER_TEXT_BYTES) {
+        return em_fail(err, EM_INVAL, "the prompt has %zu bytes, at most %u are allowed",
+                       text_bytes, EM_TOKENIZER_TEXT_BYTES);
     }
-    for (size_t i = 0; i < len_bytes;) {
-        const size_t n = utf8_char((const unsigned char *)text + i);
+    for (size_t i = 0; i < text_bytes;) {
+        const size_t n = utf8_char((const unsigned char *)text + i, text_bytes - i);
         if (n == 0) return em_fail(err, EM_INVAL, "the prompt is not UTF-8 text (byte %zu)", i);
         i += n;
     }
@@ -110,7 +110,7 @@ em_status nomem(em_err *err)
 
 } // namespace
 
-extern "C" em_status em_tokenizer_open(em_tokenizer **out, const char *path, em_err *err)
+em_status em_tokenizer_open(em_tokenizer **out, const char *path, em_err *err)
 {
     em_tokenizer *t = nullptr;
     em_status st;
@@ -130,37 +130,36 @@ extern "C" em_status em_tokenizer_open(em_tokenizer **out, const char *path, em_
     return EM_OK;
 }
 
-extern "C" void em_tokenizer_close(em_tokenizer **tokenizer)
+void em_tokenizer_close(em_tokenizer **tokenizer)
 {
     if (!tokenizer) return;
     delete *tokenizer;
     *tokenizer = nullptr;
 }
 
-extern "C" void em_tokenizer_set_byte_fallback(em_tokenizer *t, bool on)
+void em_tokenizer_set_byte_fallback(em_tokenizer *t, bool on)
 {
     t->byte_fallback = on;
 }
 
-extern "C" int32_t em_tokenizer_pad_id(const em_tokenizer *t)
+int32_t em_tokenizer_pad_id(const em_tokenizer *t)
 {
     return t->model.pad_id();
 }
 
-extern "C" size_t em_tokenizer_size(const em_tokenizer *t)
+size_t em_tokenizer_size(const em_tokenizer *t)
 {
     return (size_t)t->model.GetPieceSize();
 }
 
-extern "C" em_status em_tokenizer_encode(const em_tokenizer *t, const char *text, size_t max_ids,
-                                         int32_t *ids, size_t *count, em_err *err)
+em_status em_tokenizer_encode(const em_tokenizer *t, const char *text, size_t text_bytes,
+                              size_t max_ids, int32_t *ids, size_t *count, em_err *err)
 {
-    const size_t len = strlen(text);
-    em_status st = check_text(text, len, err);
+    em_status st = check_text(text, text_bytes, err);
     if (st) return st;
     try {
         std::vector<int> all;
-        const auto status = t->model.Encode({text, len}, &all);
+        const auto status = t->model.Encode({text, text_bytes}, &all);
         if (!status.ok()) {
             return em_fail(err, EM_INVAL, "cannot tokenise the prompt: %s", status.error_message());
         }

@@ -15,10 +15,6 @@
 
 #define EM_TOKENIZER_TEXT_BYTES (1u << 20) /* of one text, at most */
 
-#ifdef __cplusplus
-extern "C" {
-#endif
-
 typedef struct em_tokenizer em_tokenizer;
 
 /* path: a spiece.model. Its pad, end and unknown ids are taken from it; a model without one is refused. */
@@ -32,13 +28,9 @@ int32_t em_tokenizer_pad_id(const em_tokenizer *tokenizer);
 size_t em_tokenizer_size(const em_tokenizer *tokenizer); /* every id is below */
 
 /* Cuts to max_ids - 1 ids (max_ids >= 1) and appends the end id; ids has room for max_ids, *count is how
- * many there are. "</s>" and the like in the text are text. Refuses text that is not UTF-8. May be called
- * from several threads at once. */
-em_status em_tokenizer_encode(const em_tokenizer *tokenizer, const char *text, size_t max_ids,
-                              int32_t *ids, size_t *count, em_err *err);
-
-#ifdef __cplusplus
-}
-#endif
+ * many there are. "</s>" and the like in the text are text, a NUL is a character like any other.
+ * Refuses what is not UTF-8. May be called from several threads at once. */
+em_status em_tokenizer_encode(const em_tokenizer *tokenizer, const char *text, size_t text_bytes,
+                              size_t max_ids, int32_t *ids, size_t *count, em_err *err);
 
 #endif
