@@ -1,0 +1,373 @@
+#include "io/file.h"
+
+#include "base/alloc.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* ---- reading ---- */
+
+/* O_NONBLOCK so that a pipe without a writer is refused below instead of waited for. */
+static em_status open_regular(int *out, struct stat *info, const char *path, em_err *err)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0) {
+        if (errno == ENOENT) return em_fail(err, EM_IO, "'%s' does not exist", path);
+        return em_fail_errno(err, errno, "cannot open '%s'", path);
+    }
+    em_status st = EM_OK;
+    if (fstat(fd, info) != 0) {
+        st = em_fail_errno(err, errno, "cannot examine '%s'", path);
+    } else if (S_ISDIR(info->st_mode)) {
+        st = em_fail(err, EM_IO, "'%s' is a folder, a file was expected", path);
+    } else if (!S_ISREG(info->st_mode)) {
+        st = em_fail(err, EM_IO, "'%s' is not a regular file", path);
+    }
+    if (st) {
+        close(fd);
+        return st;
+    }
+    *out = fd;
+    return EM_OK;
+}
+
+em_status em_file_map(em_map *out, const char *path, bool allow_empty, em_err *err)
+{
+    int fd;
+    struct stat info;
+    em_status st = open_regular(&fd, &info, path, err);
+    if (st) return st;
+
+    void *data = NULL;
+    size_t size_bytes = (size_t)info.st_size;
+    if (size_bytes == 0 && !allow_empty) {
+        st = em_fail(err, EM_FORMAT, "'%s' is empty (0 bytes)", path);
+        goto fail;
+    }
+    if (size_bytes > 0) {
+        data = mmap(NULL, size_bytes, PROT_READ, MAP_SHARED, fd, 0);
+        if (data == MAP_FAILED) {
+            data = NULL;
+            st = em_fail_errno(err, errno, "cannot map '%s'", path);
+            goto fail;
+        }
+    }
+    if (fstat(fd, &info) != 0 || (size_t)info.st_size != size_bytes) {
+        st = em_fail(err, EM_IO, "'%s' changes while it is read: wait until it is complete", path);
+        goto fail;
+    }
+    close(fd);
+    *out = (em_map){.data = data, .size_bytes = size_bytes};
+    return EM_OK;
+
+fail:
+    if (data) munmap(data, size_bytes);
+    close(fd);
+    return st;
+}
+
+void em_map_close(em_map *map)
+{
+    if (!map) return;
+    if (map->data) munmap((void *)map->data, map->size_bytes);
+    *map = (em_map){0};
+}
+
+void em_map_drop(const void *data, size_t size_bytes)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t begin = ((uintptr_t)data + page - 1) & ~(page - 1);
+    uintptr_t end = ((uintptr_t)data + size_bytes) & ~(page - 1);
+    if (begin < end) madvise((void *)begin, end - begin, MADV_DONTNEED);
+}
+
+/* Reads until `size_bytes` are there or the file ends; *got tells. */
+static em_status read_all(int fd, char *data, size_t size_bytes, size_t *got, const char *path,
+                          em_err *err)
+{
+    *got = 0;
+    while (*got < size_bytes) {
+        ssize_t n = read(fd, data + *got, size_bytes - *got);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return em_fail_errno(err, errno, "cannot read '%s'", path);
+        if (n == 0) break;
+        *got += (size_t)n;
+    }
+    return EM_OK;
+}
+
+em_status em_file_read(char **out, size_t *size_bytes, const char *path, size_t max_bytes,
+                       em_err *err)
+{
+    int fd;
+    struct stat info;
+    char *data = NULL;
+    size_t got = 0;
+    em_status st = open_regular(&fd, &info, path, err);
+    if (st) return st;
+
+    if ((uintmax_t)info.st_size > max_bytes) {
+        st = em_fail(err, EM_FORMAT, "'%s' has %lld bytes, at most %zu are read", path,
+                     (long long)info.st_size, max_bytes);
+        goto done;
+    }
+    size_t want = (size_t)info.st_size;
+    data = em_alloc(want + 1);
+    if (!data) {
+        st = em_fail(err, EM_NOMEM, "out of memory reading '%s' (%zu bytes)", path, want);
+        goto done;
+    }
+    st = read_all(fd, data, want, &got, path, err);
+    if (!st && got != want) {
+        st = em_fail(err, EM_IO, "'%s' changes while it is read: wait until it is complete", path);
+    }
+
+done:
+    close(fd);
+    if (st) {
+        em_free(data);
+        return st;
+    }
+    *out = data;
+    *size_bytes = got;
+    return EM_OK;
+}
+
+/* ---- paths ---- */
+
+char *em_path_join(const char *dir, const char *name)
+{
+    while (name[0] == '.' && name[1] == '/') {
+        name += 2;
+        while (*name == '/') name++;
+    }
+    if (name[0] == '/' || dir[0] == 0) return em_strdup(name);
+    size_t n = strlen(dir);
+    while (n > 1 && dir[n - 1] == '/') n--;
+    if (name[0] == 0 || strcmp(name, ".") == 0) return em_strndup(dir, n);
+
+    size_t slash = dir[n - 1] != '/', len = strlen(name);
+    char *path = em_alloc(n + slash + len + 1);
+    if (!path) return NULL;
+    memcpy(path, dir, n);
+    if (slash) path[n] = '/';
+    memcpy(path + n + slash, name, len);
+    return path;
+}
+
+const char *em_path_base(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash ? slash + 1 : path;
+}
+
+bool em_path_is_file(const char *path)
+{
+    struct stat info;
+    return stat(path, &info) == 0 && S_ISREG(info.st_mode);
+}
+
+bool em_path_is_dir(const char *path)
+{
+    struct stat info;
+    return stat(path, &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+em_status em_dir_create(const char *path, em_err *err)
+{
+    em_status st = EM_OK;
+    char *part = em_strdup(path);
+    if (!part) return em_fail(err, EM_NOMEM, "out of memory making the folder '%s'", path);
+
+    for (char *p = part; *p && !st; p++) {
+        bool last = p[1] == 0;
+        if (!last && p[1] != '/') continue;
+        char next = p[1];
+        p[1] = 0;
+        if (mkdir(part, 0777) != 0 && errno != EEXIST) {
+            st = em_fail_errno(err, errno, "cannot make the folder '%s'", part);
+        } else if (!em_path_is_dir(part)) {
+            st = em_fail(err, EM_IO, "cannot make the folder '%s': '%s' is not a folder", path,
+                         part);
+        }
+        p[1] = next;
+    }
+    em_free(part);
+    return st;
+}
+
+/* ---- writing ---- */
+
+struct em_file_writer {
+    char *path; /* final name */
+    char *part; /* name until commit */
+    char *dir;  /* folder of both */
+    int fd;     /* of `part`, -1 before it is ours: what we did not make we do not remove */
+};
+
+/* dir = everything up to the last slash, or "."; part = dir/.NAME.part-PID */
+static bool derive_paths(em_file_writer *w, const char *path)
+{
+    const char *name = em_path_base(path);
+    char part[32];
+    int pid_len = snprintf(part, sizeof part, ".part-%ld", (long)getpid());
+    w->path = em_strdup(path);
+    w->dir = name == path ? em_strdup(".") : em_strndup(path, (size_t)(name - path));
+    if (!w->path || !w->dir) return false;
+
+    size_t dir_len = (size_t)(name - path), name_len = strlen(name);
+    w->part = em_alloc(dir_len + 1 + name_len + (size_t)pid_len + 1);
+    if (!w->part) return false;
+    char *p = w->part;
+    memcpy(p, path, dir_len);
+    p[dir_len] = '.';
+    memcpy(p + dir_len + 1, name, name_len);
+    memcpy(p + dir_len + 1 + name_len, part, (size_t)pid_len);
+    return true;
+}
+
+/* Removes a left-over with our temporary's name: process numbers come again, in containers above all. The
+ * lock that each writer holds tells a left-over from a file at work. */
+static em_status remove_stale(const em_file_writer *w, em_err *err)
+{
+    int fd = open(w->part, O_WRONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
+    if (fd < 0 && errno == ENOENT) return EM_OK;
+    if (fd < 0) return em_fail_errno(err, errno, "cannot replace the left-over '%s'", w->part);
+    em_status st = EM_OK;
+    if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
+        st = em_fail(err, EM_IO, "'%s' is being written already ('%s')", w->path, w->part);
+    } else if (unlink(w->part) != 0 && errno != ENOENT) {
+        st = em_fail_errno(err, errno, "cannot replace the left-over '%s'", w->part);
+    }
+    close(fd);
+    return st;
+}
+
+static em_status create_part(em_file_writer *w, em_err *err)
+{
+    enum { TRIES = 3 }; /* another process may put a file there between our steps */
+    for (int i = 0; i < TRIES; i++) {
+        int fd = open(w->part, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+        if (fd >= 0) {
+            flock(fd, LOCK_EX | LOCK_NB); /* advice only: file systems without locks do without */
+            w->fd = fd;
+            return EM_OK;
+        }
+        if (errno != EEXIST) return em_fail_errno(err, errno, "cannot write '%s'", w->path);
+        em_status st = remove_stale(w, err);
+        if (st) return st;
+    }
+    return em_fail(err, EM_IO, "'%s' is being written already ('%s')", w->path, w->part);
+}
+
+em_status em_file_writer_open(em_file_writer **out, const char *path, em_err *err)
+{
+    if (em_path_base(path)[0] == 0) return em_fail(err, EM_INVAL, "'%s' names no file", path);
+    if (em_path_is_dir(path)) return em_fail(err, EM_IO, "cannot write '%s': it is a folder", path);
+
+    em_status st;
+    em_file_writer *w = em_alloc(sizeof *w);
+    if (!w) return em_fail(err, EM_NOMEM, "out of memory writing '%s'", path);
+    w->fd = -1;
+    if (!derive_paths(w, path)) {
+        st = em_fail(err, EM_NOMEM, "out of memory writing '%s'", path);
+        goto fail;
+    }
+    st = create_part(w, err);
+    if (st) goto fail;
+    *out = w;
+    return EM_OK;
+
+fail:
+    em_file_writer_close(&w);
+    return st;
+}
+
+em_status em_file_writer_reserve(em_file_writer *w, uint64_t size_bytes, em_err *err)
+{
+    if (size_bytes > INT64_MAX) {
+        return em_fail(err, EM_INVAL, "'%s': no file can have %llu bytes", w->path,
+                       (unsigned long long)size_bytes);
+    }
+    off_t size = (off_t)size_bytes;
+    int rc;
+    do {
+        rc = size ? fallocate(w->fd, 0, 0, size) : 0;
+    } while (rc != 0 && errno == EINTR);
+    if (rc != 0 && errno != EOPNOTSUPP && errno != ENOSYS) {
+        return em_fail_errno(err, errno, "cannot claim %llu bytes for '%s'",
+                             (unsigned long long)size_bytes, w->path);
+    }
+    if (ftruncate(w->fd, size) != 0) return em_fail_errno(err, errno, "cannot size '%s'", w->path);
+    return EM_OK;
+}
+
+em_status em_file_writer_write(em_file_writer *w, uint64_t offset_bytes, const void *data,
+                               size_t size_bytes, em_err *err)
+{
+    const char *p = data;
+    if (size_bytes > INT64_MAX || offset_bytes > INT64_MAX - size_bytes) {
+        return em_fail(err, EM_INVAL, "'%s': offset %llu is beyond any file", w->path,
+                       (unsigned long long)offset_bytes);
+    }
+    while (size_bytes > 0) {
+        ssize_t n = pwrite(w->fd, p, size_bytes, (off_t)offset_bytes);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return em_fail_errno(err, errno, "cannot write '%s'", w->path);
+        if (n == 0) return em_fail(err, EM_IO, "cannot write '%s': no progress", w->path);
+        p += n;
+        size_bytes -= (size_t)n;
+        offset_bytes += (uint64_t)n;
+    }
+    return EM_OK;
+}
+
+/* The new name is on the disk only when the folder is. File systems that cannot sync a folder say EINVAL. */
+static em_status sync_dir(const char *dir, em_err *err)
+{
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) return em_fail_errno(err, errno, "cannot open the folder '%s'", dir);
+    int rc = fsync(fd), cause = errno;
+    close(fd);
+    if (rc != 0 && cause != EINVAL) return em_fail_errno(err, cause, "cannot sync '%s'", dir);
+    return EM_OK;
+}
+
+em_status em_file_writer_commit(em_file_writer **writer, em_err *err)
+{
+    em_file_writer *w = *writer;
+    em_status st = EM_OK;
+    if (fsync(w->fd) != 0) {
+        st = em_fail_errno(err, errno, "cannot write '%s' to the disk", w->path);
+    } else if (rename(w->part, w->path) != 0) {
+        st = em_fail_errno(err, errno, "cannot give '%s' its name", w->path);
+    } else {
+        close(w->fd);
+        w->fd = -1;
+        st = sync_dir(w->dir, err);
+    }
+    em_file_writer_close(writer);
+    return st;
+}
+
+void em_file_writer_close(em_file_writer **writer)
+{
+    if (!writer || !*writer) return;
+    em_file_writer *w = *writer;
+    if (w->fd >= 0) {
+        unlink(w->part);
+        close(w->fd);
+    }
+    em_free(w->path);
+    em_free(w->part);
+    em_free(w->dir);
+    em_free(w);
+    *writer = NULL;
+}
