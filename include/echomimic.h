@@ -1,7 +1,7 @@
 /* echomimic: talking-human video from a portrait and a voice, with EchoMimicV3-Flash.
  *
- * The one installed header. An engine holds the five models and a device and lives long; a request is one
- * portrait and one voice; frames come back through a callback as they are decoded.
+ * The one installed header. An engine holds the five models and a device and lives long; a request
+ * is one portrait and one voice; frames come back through a callback as they are decoded.
  *
  *     em_err err = {0};
  *     em_engine *engine = NULL;
@@ -19,9 +19,9 @@
  *     if (em_render(engine, &q, &result, &err)) puts(err.msg);
  *     em_engine_close(&engine);
  *
- * Every fallible function returns em_status, takes an em_err last and leaves its outputs untouched when it
- * fails. Nothing here prints, exits or aborts. An engine serves one request at a time; em_engine_cancel may
- * be called from any thread and from a signal handler.
+ * Every fallible function returns em_status, takes an em_err last and leaves its outputs untouched
+ * when it fails. Nothing here prints, exits or aborts. An engine serves one request at a time;
+ * em_engine_cancel may be called from any thread and from a signal handler.
  */
 #ifndef ECHOMIMIC_H
 #define ECHOMIMIC_H
@@ -36,7 +36,7 @@ extern "C" {
 
 #define EM_API __attribute__((visibility("default")))
 
-/* ---- failure and messages --------------------------------------------------------------------------- */
+/* ---- failure and messages -------------------------------------------------------------------- */
 
 /* Every way to fail. Add a row, never a number. */
 #define EM_STATUS_MAP(X)                                                                           \
@@ -68,14 +68,14 @@ EM_API const char *em_status_text(em_status code); /* "out of host memory"; neve
 
 typedef enum em_level { EM_LOG_DEBUG, EM_LOG_INFO, EM_LOG_WARN, EM_LOG_ERROR } em_level;
 
-/* Where messages go. fn NULL means silence; it may be called from any thread; msg is one line without a
- * newline, borrowed for the call. */
+/* Where messages go. fn NULL means silence; it may be called from any thread; msg is one line
+ * without a newline, borrowed for the call. */
 typedef struct em_log {
     void (*fn)(void *user, em_level level, const char *msg);
     void *user;
 } em_log;
 
-/* ---- engine ------------------------------------------------------------------------------------------ */
+/* ---- engine ---------------------------------------------------------------------------------- */
 
 typedef enum em_weight_dtype {
     EM_WEIGHT_BFLOAT16,
@@ -107,15 +107,15 @@ typedef struct em_engine_params {
 typedef struct em_engine em_engine;
 
 EM_API em_engine_params em_engine_params_default(void);
-/* Maps and checks all checkpoints (every missing or mis-shaped tensor is reported through the log); reads
- * no weights yet. *out is owned by the caller: em_engine_close. */
+/* Maps and checks all checkpoints (every missing or mis-shaped tensor is reported through the log);
+ * reads no weights yet. *out is owned by the caller: em_engine_close. */
 EM_API em_status em_engine_open(em_engine **out, const em_engine_params *p, em_err *err);
 EM_API void em_engine_close(em_engine **engine); /* NULL inside is allowed */
 /* The request that is running ends with EM_CANCELLED soon; later ones too, until em_engine_resume. */
 EM_API void em_engine_cancel(em_engine *engine);
 EM_API void em_engine_resume(em_engine *engine);
 
-/* ---- request ----------------------------------------------------------------------------------------- */
+/* ---- request --------------------------------------------------------------------------------- */
 
 typedef enum em_sampler_kind {
     EM_SAMPLER_UNIPC,
@@ -176,8 +176,8 @@ typedef struct em_progress {
     double remaining_ms; /* of the whole request, a forecast; < 0: unknown */
 } em_progress;
 
-/* Frames in order, RGB, 8 bit, width * height * 3 bytes, borrowed for the call. A status other than EM_OK
- * ends the request with it; err is the callback's to fill. */
+/* Frames in order, RGB, 8 bit, width * height * 3 bytes, borrowed for the call. A status other than
+ * EM_OK ends the request with it; err is the callback's to fill. */
 typedef struct em_sink {
     void (*progress)(void *user, const em_progress *p); /* may be NULL */
     em_status (*begin)(void *user, int width, int height, int frames,
@@ -218,8 +218,8 @@ typedef struct em_sound {
 EM_API em_status em_generate(em_engine *engine, const em_picture *image, const em_sound *audio,
                              const em_params *p, const em_sink *sink, em_result *result,
                              em_err *err);
-/* The same without running it: sizes, scratch, weights and arithmetic. Pixels and samples are not read:
- * `rgb` and `mono` may be NULL. */
+/* The same without running it: sizes, scratch, weights and arithmetic. Pixels and samples are not
+ * read: `rgb` and `mono` may be NULL. */
 EM_API em_status em_plan(em_engine *engine, const em_picture *image, const em_sound *audio,
                          const em_params *p, em_result *result, em_err *err);
 

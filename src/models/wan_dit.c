@@ -1,7 +1,8 @@
 /* The audio-driven diffusion transformer.
  *
- * Upstream: antgroup/echomimic_v3 src/wan_transformer3d_audio_2512.py, WanTransformerAudioMask3DModel;
- * base model Wan 2.1 (arXiv 2503.20314) Fun-1.3B-InP; DiT blocks with adaptive norms: arXiv 2212.09748.
+ * Upstream: antgroup/echomimic_v3 src/wan_transformer3d_audio_2512.py,
+ * WanTransformerAudioMask3DModel; base model Wan 2.1 (arXiv 2503.20314) Fun-1.3B-InP; DiT blocks
+ * with adaptive norms: arXiv 2212.09748.
  *
  *     latents x, condition y                text        portrait      voice
  *            |                               |             |            |
@@ -16,17 +17,17 @@
  *            |                      shift, scale, gate: modulation of the block + e0(t)
  *     norm, head -> velocity
  *
- * Layouts: tokens (N, C), N in the order (frame, row, column); the residual stream is float32, operands of
- * matrix products are of the run's working type.
+ * Layouts: tokens (N, C), N in the order (frame, row, column); the residual stream is float32,
+ * operands of matrix products are of the run's working type.
  *
  * Quirks we reproduce
- *   - q and k are RMS-normalised over the whole width, all heads together, before the heads are cut.
- *   - Text rows beyond the prompt are zeros that go through the text MLP and take part in attention.
- *   - The checkpoint holds q_audio, upstream computes it and overwrites the result: never read here.
- *   - Three attentions share one query, each with its own softmax; their sum goes through one output
- *     projection; the cross-attention branch has no gate.
- *   - A later latent covers four video frames but sees eight window slots: the first frame's slots 0..2, the
- *     centres of the two middle frames, the last frame's slots 2..4.
+ *   - q and k are RMS-normalised over the whole width, all heads together, before the heads are
+ *   cut. - Text rows beyond the prompt are zeros that go through the text MLP and take part in
+ *   attention. - The checkpoint holds q_audio, upstream computes it and overwrites the result:
+ *   never read here. - Three attentions share one query, each with its own softmax; their sum goes
+ *     through one output projection; the cross-attention branch has no gate.
+ *   - A later latent covers four video frames but sees eight window slots: the first frame's slots
+ *     0..2, the centres of the two middle frames, the last frame's slots 2..4.
  *   - The head is modulated by e, not by e0.
  */
 #include "models/wan_dit.h"
@@ -37,7 +38,7 @@
 #include <math.h>
 #include <string.h>
 
-/* ---- weights ---------------------------------------------------------------------------------------- */
+/* ---- weights --------------------------------------------------------------------------------- */
 
 enum {
     DIM = EM_SYM(0),
@@ -232,7 +233,7 @@ void em_dit_visit(em_binder *b, const em_dit_config *cfg)
     walk(b, cfg, NULL);
 }
 
-/* ---- sizes ------------------------------------------------------------------------------------------ */
+/* ---- sizes ----------------------------------------------------------------------------------- */
 
 /* *value, when it is 0, becomes dimension `axis` of the tensor divided by `unit`. */
 static void from_shape(int64_t *value, const em_ckpt *ckpt, const char *name, int axis,
@@ -337,7 +338,7 @@ const em_dit_config *em_dit_sizes(const em_dit *m)
     return &m->cfg;
 }
 
-/* ---- conditions: once a job ------------------------------------------------------------------------- */
+/* ---- conditions: once a job ------------------------------------------------------------------ */
 
 static em_tensor project(em_run *r, em_tensor x, const affine *a, em_act act)
 {
@@ -496,7 +497,7 @@ em_dit_kv em_dit_audio(em_run *r, const em_dit *m, em_tensor windows, int64_t fr
     return source_kv(r, m, SOURCE_AUDIO, windows, frames);
 }
 
-/* ---- time and place --------------------------------------------------------------------------------- */
+/* ---- time and place -------------------------------------------------------------------------- */
 
 /* [cos(t w_i), sin(t w_i)], w_i = 10000^(-i/half), in float64, as float32 (1, freq_dim) */
 static em_tensor sinusoid(em_run *r, double t, int64_t freq_dim)
@@ -578,7 +579,7 @@ em_tensor em_dit_rope(em_run *r, const em_dit *m, em_dit_grid g, const float *ho
     return table;
 }
 
-/* ---- one forward ------------------------------------------------------------------------------------ */
+/* ---- one forward ----------------------------------------------------------------------------- */
 
 em_tensor em_dit_embed(em_run *r, const em_dit *m, em_tensor x, em_tensor y)
 {

@@ -43,23 +43,24 @@ typedef struct em_dit_grid {
     int64_t frames, height, width; /* of the latents; height and width divide by the patch */
 } em_dit_grid;
 
-/* Keys and values of what the tokens look at, for every block. They depend on the job alone: made once,
- * kept at the arena's high end. Working type. */
+/* Keys and values of what the tokens look at, for every block. They depend on the job alone: made
+ * once, kept at the arena's high end. Working type. */
 typedef struct em_dit_kv {
     em_tensor
         kv; /* text, image: (layers, 2, n, dim); audio: (layers, 2, frames, audio_tokens, dim) */
 } em_dit_kv;
 
-/* context F32 (L, text_dim), L <= text_len: rows of the text encoder; missing rows are zeros, as in the
- * reference, and do take part. */
+/* context F32 (L, text_dim), L <= text_len: rows of the text encoder; missing rows are zeros, as in
+ * the reference, and do take part. */
 em_dit_kv em_dit_text(em_run *r, const em_dit *m, em_tensor context);
 /* clip (n, clip_dim) */
 em_dit_kv em_dit_image(em_run *r, const em_dit *m, em_tensor clip);
-/* windows F32 (1 + 4 (frames - 1), 5, layers, hidden); empty = no audio: zeros, for `frames` latents. */
+/* windows F32 (1 + 4 (frames - 1), 5, layers, hidden); empty = no audio: zeros, for `frames`
+ * latents. */
 em_dit_kv em_dit_audio(em_run *r, const em_dit *m, em_tensor windows, int64_t frames);
 
-/* The tokens themselves before the first block, for parity checks: text (text_len, dim), image (n, dim),
- * audio (frames, audio_tokens, dim). Scratch. */
+/* The tokens themselves before the first block, for parity checks: text (text_len, dim), image (n,
+ * dim), audio (frames, audio_tokens, dim). Scratch. */
 em_tensor em_dit_text_tokens(em_run *r, const em_dit *m, em_tensor context);
 em_tensor em_dit_image_tokens(em_run *r, const em_dit *m, em_tensor clip);
 em_tensor em_dit_audio_tokens(em_run *r, const em_dit *m, em_tensor windows, int64_t frames);
@@ -71,9 +72,9 @@ typedef struct em_dit_time {
 } em_dit_time;
 em_dit_time em_dit_time_embed(em_run *r, const em_dit *m, double timestep);
 
-/* Rotary table (cos, sin) of every token, F32 (N, head_dim/2, 2), N in the order (frame, row, column).
- * `host` is the caller's room for em_dit_rope_count floats. riflex_k: 0, or the 1-based time frequency that
- * RIFLEx (arXiv 2502.15894) replaces. Kept. */
+/* Rotary table (cos, sin) of every token, F32 (N, head_dim/2, 2), N in the order (frame, row,
+ * column). `host` is the caller's room for em_dit_rope_count floats. riflex_k: 0, or the 1-based
+ * time frequency that RIFLEx (arXiv 2502.15894) replaces. Kept. */
 size_t em_dit_rope_count(const em_dit_config *cfg, em_dit_grid g);
 void em_dit_rope_fill(const em_dit_config *cfg, em_dit_grid g, int riflex_k, float *host);
 em_tensor em_dit_rope(em_run *r, const em_dit *m, em_dit_grid g, const float *host);
@@ -88,8 +89,8 @@ typedef struct em_dit_cond {
 } em_dit_cond;
 
 /* A forward is these three; TeaCache may put something else in place of the second. Scratch.
- * embed: latents x F32 (out_dim, f, h, w) and condition y F32 (in_dim - out_dim, f, h, w) -> F32 (N, dim)
- * blocks: in place
+ * embed: latents x F32 (out_dim, f, h, w) and condition y F32 (in_dim - out_dim, f, h, w) -> F32
+ * (N, dim) blocks: in place
  * head: -> velocity F32 (out_dim, f, h, w) */
 em_tensor em_dit_embed(em_run *r, const em_dit *m, em_tensor x, em_tensor y);
 void em_dit_blocks(em_run *r, const em_dit *m, em_tensor tokens, const em_dit_time *t,
