@@ -1,0 +1,2 @@
+em_test(io image_in unit golden fault)
+em_test(io image_resize unit golden)
