@@ -1,1 +1,2 @@
 em_test(io file unit)
+em_test(io safetensors unit)
