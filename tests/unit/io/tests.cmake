@@ -1,0 +1,1 @@
+em_test(io file unit)
