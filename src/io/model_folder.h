@@ -29,23 +29,23 @@ typedef struct em_model_source {
 } em_model_source;
 
 /* Sizes that config.json does not give, and the model reads off its tensors, are 0. */
-typedef struct em_transformer_config {
+typedef struct em_transformer_numbers {
     int64_t dim, ffn_dim, num_layers, in_dim; /* 0: not said */
     int64_t num_heads;
     int64_t out_dim, freq_dim, text_dim, text_len;
     int64_t patch[3]; /* frames, rows, columns */
     double eps;
-} em_transformer_config;
+} em_transformer_numbers;
 
-#define EM_WAV2VEC2_CONVS 7
-typedef struct em_wav2vec2_config {
+#define EM_FOLDER_CONVS 7
+typedef struct em_wav2vec2_numbers {
     int64_t hidden, ffn, num_layers, num_heads;
-    int64_t conv_dim[EM_WAV2VEC2_CONVS], conv_kernel[EM_WAV2VEC2_CONVS],
-        conv_stride[EM_WAV2VEC2_CONVS];
+    int64_t conv_dim[EM_FOLDER_CONVS], conv_kernel[EM_FOLDER_CONVS],
+        conv_stride[EM_FOLDER_CONVS];
     int64_t pos_conv_kernel, pos_conv_groups;
     double eps;
     bool do_normalize; /* zero mean, unit variance before the first convolution */
-} em_wav2vec2_config;
+} em_wav2vec2_numbers;
 
 /* Owned by the config; files exist. */
 typedef struct em_model_files {
@@ -61,8 +61,8 @@ typedef struct em_model_setting {
 } em_model_setting;
 
 typedef struct em_model_config {
-    em_transformer_config transformer;
-    em_wav2vec2_config wav2vec2;
+    em_transformer_numbers transformer;
+    em_wav2vec2_numbers wav2vec2;
     int64_t t5_num_heads, t5_text_length;
     int64_t clip_num_heads;
     double scheduler_shift;
