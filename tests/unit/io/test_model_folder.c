@@ -310,7 +310,8 @@ static void own_config(void **state)
     }
     em_model_folder_close(&m);
 
-    /* a configuration that is given wins; the folder's recommendations stay unless it has its own */
+    /* a configuration that is given wins; the folder's recommendations stay unless it has its
+     * own */
     src.config_path = tmpdir_text(state, "given.yaml", yaml);
     tmpdir_text(state, "m/config.yaml", "recommended: {fps: 30}");
     m = open_ok(&src);
