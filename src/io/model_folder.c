@@ -108,7 +108,8 @@ static bool has_file(const char *dir, const char *below, const char *name, em_st
     return found;
 }
 
-/* The first folder in dir (by name) in which below/name is a file; *out owned, NULL if there is none. */
+/* The first folder in dir (by name) in which below/name is a file; *out owned, NULL if there is
+ * none. */
 static em_status find_child(char **out, const char *dir, const char *below, const char *name,
                             em_err *err)
 {
@@ -137,7 +138,8 @@ static em_status find_child(char **out, const char *dir, const char *below, cons
     return EM_OK;
 }
 
-/* That `dir`, given by `flag`, is the folder in which below/name lies; if not, the one meant perhaps. */
+/* That `dir`, given by `flag`, is the folder in which below/name lies; if not, the one meant
+ * perhaps. */
 static em_status check_folder(const char *dir, const char *flag, const char *below,
                               const char *name, em_err *err)
 {
@@ -487,7 +489,8 @@ static em_status read_recommended(em_model_config *m, const doc *yaml, em_err *e
     return st;
 }
 
-/* *d: the config.yaml that holds; *own: MODEL/config.yaml where that is another and has recommendations. */
+/* *d: the config.yaml that holds; *own: MODEL/config.yaml where that is another and has
+ * recommendations. */
 static em_status load_yaml(doc *d, doc *own, em_model_config *m, const em_model_source *src,
                            em_err *err)
 {

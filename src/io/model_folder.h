@@ -1,13 +1,14 @@
 /* Where a model's files are, and the numbers that no tensor's shape tells.
  *
  *     MODEL/config.json                   transformer (in transformer_subpath)
- *     MODEL/diffusion_pytorch_model.*     its base weights; need not exist beside a complete Flash file
- *     MODEL/Wan2.1_VAE.*  MODEL/models_t5_*.*  MODEL/models_clip_*.*   names from config.yaml
+ *     MODEL/diffusion_pytorch_model.*     its base weights; a complete Flash file does without
+ *     MODEL/Wan2.1_VAE.*                  names from config.yaml, these too:
+ *     MODEL/models_t5_*.*  MODEL/models_clip_*.*
  *     MODEL/google/umt5-xxl/spiece.model
  *     WAV2VEC/config.json  preprocessor_config.json  model.safetensors
  *
- * config.yaml is the one given, else MODEL/config.yaml, else a built-in copy of the released one. A name
- * that ends in .pth, .pt or .bin is looked for with .safetensors in its place first.
+ * config.yaml is the one given, else MODEL/config.yaml, else a built-in copy of the released one. A
+ * name that ends in .pth, .pt or .bin is looked for with .safetensors in its place first.
  */
 #ifndef EM_IO_MODEL_FOLDER_H
 #define EM_IO_MODEL_FOLDER_H
@@ -49,8 +50,7 @@ typedef struct em_wav2vec2_numbers {
 
 /* Owned by the config; files exist. */
 typedef struct em_model_files {
-    char **
-        transformer; /* to lay one over another in this order: base parts, then --transformer_path */
+    char **transformer; /* to lay over one another: base parts, then --transformer_path */
     size_t transformer_count;
     char *vae, *t5, *clip, *wav2vec2, *tokenizer;
 } em_model_files;
