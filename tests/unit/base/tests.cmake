@@ -1,1 +1,2 @@
 em_test(base dtype unit)
+em_test(base synthetic unit)
