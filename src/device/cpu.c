@@ -67,8 +67,11 @@ static void cpu_memory_info(em_device *d, uint64_t *total_bytes, uint64_t *free_
     if (limit && limit < *free_bytes) *free_bytes = limit;
 }
 
-em_device *em_device_cpu(void)
-{
-    static em_device cpu = {"cpu", cpu_alloc, cpu_free, cpu_copy, cpu_copy, cpu_memory_info};
-    return &cpu;
-}
+em_device em_device_host = {
+    .name = "cpu",
+    .alloc = cpu_alloc,
+    .free = cpu_free,
+    .upload = cpu_copy,
+    .download = cpu_copy,
+    .memory_info = cpu_memory_info,
+};

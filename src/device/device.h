@@ -24,7 +24,7 @@ struct em_device {
     void (*memory_info)(em_device *d, uint64_t *total_bytes, uint64_t *free_bytes);
 };
 
-/* The host as a device; borrowed, lives for ever, holds no state. */
-em_device *em_device_cpu(void);
+/* The host as a device: "cpu". */
+extern em_device em_device_host;
 
 #endif

@@ -31,7 +31,7 @@ static em_tensor take(em_run *r, em_dtype dtype, const int64_t *dim, int ndim, b
     t.data = em_arena_take(&r->arena, em_tensor_bytes(t), high);
     if (t.data) return t;
     char shape[80];
-    return em_run_fail(r, r->arena.device == em_device_cpu() ? EM_NOMEM : EM_NOVRAM,
+    return em_run_fail(r, r->ops->device == &em_device_host ? EM_NOMEM : EM_NOVRAM,
                        "scratch of %zu bytes is full: no room for a tensor %s of %s",
                        r->arena.size_bytes, em_shape_text(shape, dim, ndim), em_dtype_name(dtype));
 }
