@@ -45,11 +45,11 @@ void em_synth_values(void *dst, em_dtype dtype, uint64_t key, em_synth_rule rule
 
 /* How a row's text is held against a name. */
 typedef enum rule_match {
-    ENDS,    /* the name ends in it */
-    LAST,    /* it is the name's last part, behind the last dot */
-    VECTOR,  /* the same, of a one-dimensional tensor */
-    WHOLE,   /* it is the name */
-    SCALAR,  /* any tensor without dimensions */
+    ENDS,   /* the name ends in it */
+    LAST,   /* it is the name's last part, behind the last dot */
+    VECTOR, /* the same, of a one-dimensional tensor */
+    WHOLE,  /* it is the name */
+    SCALAR, /* any tensor without dimensions */
 } rule_match;
 
 /* The first row that fits decides. Norms and gains are near one, so that signals keep their size through
