@@ -1,7 +1,7 @@
 /* Bytes and time on one device; no mathematics.
  *
- * A device hands out few large blocks (a run's arena), never one a tensor. Memory on a device that the
- * host cannot address is reached through upload and download only. */
+ * A device hands out few large blocks (a run's arena), never one a tensor. Memory on a device that
+ * the host cannot address is reached through upload and download only. */
 #ifndef EM_DEVICE_DEVICE_H
 #define EM_DEVICE_DEVICE_H
 

@@ -329,6 +329,11 @@ em_status em_file_writer_write(em_file_writer *w, uint64_t offset_bytes, const v
     return EM_OK;
 }
 
+const char *em_file_writer_part(const em_file_writer *w)
+{
+    return w->part;
+}
+
 /* The new name is on the disk only when the folder is. File systems that cannot sync a folder say EINVAL. */
 static em_status sync_dir(const char *dir, em_err *err)
 {

@@ -62,6 +62,9 @@ em_status em_file_writer_reserve(em_file_writer *w, uint64_t size_bytes, em_err 
 em_status em_file_writer_write(em_file_writer *w, uint64_t offset_bytes, const void *data,
                                size_t size_bytes, em_err *err);
 
+/* Where the bytes are until then; borrowed until commit or close. */
+const char *em_file_writer_part(const em_file_writer *w);
+
 /* fsync, rename, fsync of the folder. The writer is closed either way. After a failure nothing is left of
  * the new bytes, unless it is the folder that did not sync: then the file is whole under its name, and a
  * power cut may undo that. */

@@ -12,12 +12,16 @@ static void use_our_memory(void)
     json_set_alloc_funcs(em_alloc, em_free);
 }
 
-em_status em_json_parse(json_t **out, const char *text, size_t size_bytes, const char *source,
-                        em_err *err)
+void em_json_setup(void)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, use_our_memory);
+}
 
+em_status em_json_parse(json_t **out, const char *text, size_t size_bytes, const char *source,
+                        em_err *err)
+{
+    em_json_setup();
     json_error_t e;
     json_t *doc = json_loadb(text, size_bytes, JSON_REJECT_DUPLICATES, &e);
     if (doc) {

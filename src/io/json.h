@@ -11,6 +11,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* jansson allocates through em_alloc from here on. Once per process is enough, more does no harm; for code
+ * that builds documents by jansson's own calls. */
+void em_json_setup(void);
+
 /* *out is owned: json_decref. A document is an object or an array. `source` is for messages. */
 em_status em_json_parse(json_t **out, const char *text, size_t size_bytes, const char *source,
                         em_err *err);

@@ -467,7 +467,8 @@ em_status em_safetensors_create(em_safetensors_writer **out, const char *path,
 {
     em_status st = EM_NOMEM;
     json_t *header = NULL;
-    uint64_t data_bytes;
+    uint64_t data_bytes = 0;
+    em_json_setup();
     order *by_place = em_alloc_array(count + 1, sizeof *by_place);
     em_safetensors_writer *w = em_alloc(sizeof *w);
     if (w) {

@@ -3,11 +3,12 @@
  *     base                                                             base + size
  *     | low: scratch ->            free                     <- high: kept |
  *
- * The low end holds what an op, a block or a stage needs for a moment; the high end holds what outlives
- * the stage that made it (conditions, keys and values, causal caches). Both are stacks: mark, take,
- * release. Peak = the largest low + high that ever was, the number a plan forecasts.
+ * The low end holds what an op, a block or a stage needs for a moment; the high end holds what
+ * outlives the stage that made it (conditions, keys and values, causal caches). Both are stacks:
+ * mark, take, release. Peak = the largest low + high that ever was, the number a plan forecasts.
  *
- * A virtual arena hands out addresses that are never touched: the same code run on it yields the peak. */
+ * A virtual arena hands out addresses that are never touched: the same code run on it yields the
+ * peak. */
 #ifndef EM_MEMORY_ARENA_H
 #define EM_MEMORY_ARENA_H
 
@@ -31,8 +32,8 @@ typedef struct em_mark {
 
 enum { EM_ARENA_ALIGN = 64 };
 
-/* A block of exactly size_bytes from the device. With `poisoned` (host memory only) fresh and released
- * bytes are 0xFF, which reads as NaN in every float type. Close with em_arena_close. */
+/* A block of exactly size_bytes from the device. With `poisoned` (host memory only) fresh and
+ * released bytes are 0xFF, which reads as NaN in every float type. Close with em_arena_close. */
 em_status em_arena_open(em_arena *a, em_device *device, size_t size_bytes, bool poisoned,
                         em_err *err);
 /* No memory behind it; never runs out. */

@@ -1,8 +1,9 @@
 /* Weights and where they are.
  *
- * A group is what one step of a model needs at once (a transformer block, an encoder stage): its tensors
- * come and go together. Model code pins a group, uses its tensors, unpins it; it never knows whether the
- * weights were there, were copied, or are dropped again afterwards. That choice is the policy's alone.
+ * A group is what one step of a model needs at once (a transformer block, an encoder stage): its
+ * tensors come and go together. Model code pins a group, uses its tensors, unpins it; it never
+ * knows whether the weights were there, were copied, or are dropped again afterwards. That choice
+ * is the policy's alone.
  *
  *            pin                    unpin, policy keeps
  *     COLD -------> PINNED (n) ------------------------> WARM
@@ -11,8 +12,8 @@
  *       |             +---|-------------------------------+
  *       +-----------------+
  *
- * On the host a tensor's bytes are the mapped file's: COLD means that its pages may be given back to the
- * kernel, WARM that they are left to it. */
+ * On the host a tensor's bytes are the mapped file's: COLD means that its pages may be given back
+ * to the kernel, WARM that they are left to it. */
 #ifndef EM_MEMORY_RESIDENCY_H
 #define EM_MEMORY_RESIDENCY_H
 

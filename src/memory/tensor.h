@@ -70,8 +70,8 @@ static inline em_tensor em_tensor_of(void *data, em_dtype dtype, const int64_t *
     return t;
 }
 
-/* The same values under another shape: em_view(x, EM_SHAPE(n, heads, d)). Counts must agree. An empty
- * tensor stays empty, so that a chain of ops after a failure needs no checks. */
+/* The same values under another shape: em_view(x, EM_SHAPE(n, heads, d)). Counts must agree. An
+ * empty tensor stays empty, so that a chain of ops after a failure needs no checks. */
 static inline em_tensor em_view(em_tensor t, const int64_t *dim, int ndim)
 {
     if (em_tensor_is_empty(t)) return t;

@@ -7,10 +7,11 @@
  *         EM_BIND(attn, q.b, "q.bias", DIM),
  *     };
  *     em_binder_group(b, &m->group[i]);
- *     em_binder_rows(b, attention_rows, EM_COUNT(attention_rows), &m->block[i].attn, "blocks.%d.self_attn.", i);
+ *     em_binder_rows(b, attention_rows, EM_COUNT(attention_rows), &m->block[i].attn,
+ *     "blocks.%d.self_attn.", i);
  *
- * The same walk serves three readers: binding to a checkpoint (every missing, surplus and mis-shaped
- * tensor is reported at once), writing a synthetic checkpoint, and `inspect`. */
+ * The same walk serves three readers: binding to a checkpoint (every missing, surplus and
+ * mis-shaped tensor is reported at once), writing a synthetic checkpoint, and `inspect`. */
 #ifndef EM_MODELS_BIND_H
 #define EM_MODELS_BIND_H
 
@@ -24,8 +25,8 @@
 
 #define EM_COUNT(array) (sizeof(array) / sizeof *(array))
 
-/* A dimension in a row: a literal, or a symbol: an index into the binder's sizes, EM_SYM(0), EM_SYM(1), …
- * Models give symbols names: enum { DIM = EM_SYM(0), FFN = EM_SYM(1) }. */
+/* A dimension in a row: a literal, or a symbol: an index into the binder's sizes, EM_SYM(0),
+ * EM_SYM(1), … Models give symbols names: enum { DIM = EM_SYM(0), FFN = EM_SYM(1) }. */
 #define EM_SYM(i) (-1 - (i))
 
 typedef enum em_bind_use {
@@ -61,11 +62,12 @@ typedef struct em_bind_item {
     em_bind_use use;
 } em_bind_item;
 
-/* Binds to a checkpoint; ckpt and log borrowed until em_binder_finish. `model` names it in messages. */
+/* Binds to a checkpoint; ckpt and log borrowed until em_binder_finish. `model` names it in
+ * messages. */
 em_status em_binder_open(em_binder **out, const em_ckpt *ckpt, const char *model, const em_log *log,
                          em_err *err);
-/* Visits instead of binding: item is called for every tensor of the walk, in order. A status other than
- * EM_OK ends the visit and comes back from em_binder_finish. */
+/* Visits instead of binding: item is called for every tensor of the walk, in order. A status other
+ * than EM_OK ends the visit and comes back from em_binder_finish. */
 em_status em_binder_open_visit(em_binder **out,
                                em_status (*item)(void *user, const em_bind_item *it, em_err *err),
                                void *user, em_err *err);
@@ -74,14 +76,15 @@ em_status em_binder_open_visit(em_binder **out,
 void em_binder_sizes(em_binder *b, const int64_t *sizes, int n);
 /* Tensors bound from now on belong to this group (NULL: to none); slots are remembered by address. */
 void em_binder_group(em_binder *b, em_group *g);
-/* Binds rows into the weight struct at base (ignored by a visit: may be NULL) under a formatted prefix. */
+/* Binds rows into the weight struct at base (ignored by a visit: may be NULL) under a formatted
+ * prefix. */
 void em_binder_rows(em_binder *b, const em_bind *rows, size_t n, void *base, const char *prefix,
                     ...) __attribute__((format(printf, 5, 6)));
 /* Names that match this glob are known and unused: no surplus. `pattern` borrowed until finish. */
 void em_binder_ignore(em_binder *b, const char *pattern);
 
-/* Reports and frees the binder (always, *b becomes NULL). Each problem is one line in the log; the error
- * sentence counts them and quotes the first. Surplus tensors are warnings. */
+/* Reports and frees the binder (always, *b becomes NULL). Each problem is one line in the log; the
+ * error sentence counts them and quotes the first. Surplus tensors are warnings. */
 em_status em_binder_finish(em_binder **b, em_err *err);
 
 #endif

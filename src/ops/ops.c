@@ -46,7 +46,7 @@ static em_tensor with_cols(em_run *r, em_tensor x, int64_t cols)
     return em_run_tensor(r, x.dtype, dim, x.ndim);
 }
 
-/* ---- matrix products ------------------------------------------------------------------------------ */
+/* ---- matrix products ------------------------------------------------------------------------- */
 
 em_tensor em_linear(em_run *r, em_tensor x, em_tensor w, em_tensor b, em_act act)
 {
@@ -160,7 +160,7 @@ em_tensor em_weight_norm(em_run *r, em_tensor g, em_tensor v)
     return done(r, r->ops->weight_norm(r, y, g, v), "weight norm", y);
 }
 
-/* ---- norms ---------------------------------------------------------------------------------------- */
+/* ---- norms ----------------------------------------------------------------------------------- */
 
 static em_tensor norm(em_run *r, em_tensor x, const em_norm_spec *s)
 {
@@ -203,7 +203,7 @@ em_tensor em_time_norm(em_run *r, em_tensor x, em_tensor w, em_tensor b, float e
     return done(r, r->ops->time_norm(r, y, x, w, b, eps), "time norm", y);
 }
 
-/* ---- elementwise ------------------------------------------------------------------------------------ */
+/* ---- elementwise ----------------------------------------------------------------------------- */
 
 void em_act_inplace(em_run *r, em_tensor x, em_act act)
 {
@@ -270,7 +270,7 @@ em_tensor em_lincomb(em_run *r, int n, const em_tensor *x, const float *c)
     return done(r, r->ops->lincomb(r, y, n, x, c), "linear combination", y);
 }
 
-/* ---- movement --------------------------------------------------------------------------------------- */
+/* ---- movement -------------------------------------------------------------------------------- */
 
 void em_copy(em_run *r, em_tensor dst, em_tensor src)
 {
@@ -378,7 +378,7 @@ void em_download(em_run *r, em_tensor x, void *host)
     done(r, r->ops->download(r, x, host), "download", x);
 }
 
-/* ---- resampling and pictures ------------------------------------------------------------------------ */
+/* ---- resampling and pictures ----------------------------------------------------------------- */
 
 em_tensor em_lerp_time(em_run *r, em_tensor x, int64_t n)
 {

@@ -2,15 +2,17 @@
  *
  * Conventions
  *   x (M, K)      any leading dimensions count as rows; the last one is the channel
- *   weights       in the checkpoint's layout and any float type (F32, F16, BF16); an op widens, narrows or
- *                 reorders what it needs inside its own scratch, so that nobody holds a second copy
+ *   weights       in the checkpoint's layout and any float type (F32, F16, BF16); an op widens,
+ *                 narrows or reorders what it needs inside its own scratch, so that nobody holds a
+ *                 second copy
  *   vectors       (norm weights, biases, modulation) any float type
- *   results       fresh scratch of the run; the type of x unless said otherwise. "-> run" means the run's
- *                 working type: statistics and residual streams are float32, matrix operands are not
+ *   results       fresh scratch of the run; the type of x unless said otherwise. "-> run" means the
+ *                 run's working type: statistics and residual streams are float32, matrix operands
+ *                 are not
  *   accumulation  float32 or better, whatever the operands are
  *   in place      said so; everything else leaves its inputs alone
- * Shapes are checked once, in ops.c; kernels trust them. The result of an op does not depend on the number
- * of threads.
+ * Shapes are checked once, in ops.c; kernels trust them. The result of an op does not depend on the
+ * number of threads.
  */
 #ifndef EM_OPS_OPS_H
 #define EM_OPS_OPS_H
@@ -25,7 +27,7 @@ typedef enum em_act {
     EM_ACT_GELU_TANH, /* x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2 */
 } em_act;
 
-/* ---- matrix products ------------------------------------------------------------------------------ */
+/* ---- matrix products ------------------------------------------------------------------------- */
 
 /* act(x W^T + b)        x (…, K)   w (N, K)   b (N) or empty   -> (…, N) */
 em_tensor em_linear(em_run *r, em_tensor x, em_tensor w, em_tensor b, em_act act);
@@ -38,7 +40,8 @@ typedef struct em_attn {
                            score of query i and key j (T5's bias depends on j - i alone) */
 } em_attn;
 
-/* softmax(scale q k^T + bias) v, per batch entry and head, softmax in float32, in tiles: no Nq x Nk buffer.
+/* softmax(scale q k^T + bias) v, per batch entry and head, softmax in float32, in tiles: no Nq x Nk
+ * buffer.
  * q (B, Nq, C)   k, v (B, Nk, C), one type   -> (B, Nq, C).  Two dimensions mean B = 1. */
 em_tensor em_attention(em_run *r, em_tensor q, em_tensor k, em_tensor v, const em_attn *a);
 
@@ -52,15 +55,16 @@ typedef struct em_conv_spec {
 
 /* Convolution, channels last.   x (T, H, W, C)   w (O, C/groups, kt, kh, kw)   b (O) or empty
  * past (P, H, W, C) or empty: frames that precede x (a causal cache)           -> (T', H', W', O)
- * Two-dimensional weights w (O, C/g, kh, kw) have kt = 1; one-dimensional ones w (O, C/g, k) take x (T, C)
- * and give (T', O), with index 2 of the spec's arrays for their only axis. */
+ * Two-dimensional weights w (O, C/g, kh, kw) have kt = 1; one-dimensional ones w (O, C/g, k) take x
+ * (T, C) and give (T', O), with index 2 of the spec's arrays for their only axis. */
 em_tensor em_conv(em_run *r, em_tensor x, em_tensor past, em_tensor w, em_tensor b,
                   const em_conv_spec *spec);
 
-/* wav2vec2's weight norm: w[:,:,k] = g[k] v[:,:,k] / ||v[:,:,k]||   g (1, 1, K)   v (O, I, K) -> F32 */
+/* wav2vec2's weight norm: w[:,:,k] = g[k] v[:,:,k] / ||v[:,:,k]||   g (1, 1, K)   v (O, I, K) ->
+ * F32 */
 em_tensor em_weight_norm(em_run *r, em_tensor g, em_tensor v);
 
-/* ---- norms: statistics in float32 over the last dimension ------------------------------------------- */
+/* ---- norms: statistics in float32 over the last dimension ------------------------------------ */
 
 /* (x - mean) / sqrt(var + eps) * w + b, population variance; w, b (C) or empty   -> run */
 em_tensor em_layer_norm(em_run *r, em_tensor x, em_tensor w, em_tensor b, float eps);
@@ -70,11 +74,12 @@ em_tensor em_norm_modulate(em_run *r, em_tensor x, em_tensor scale, em_tensor sh
 em_tensor em_rms_norm(em_run *r, em_tensor x, em_tensor w, float eps);
 /* act(x / max(||x||, 1e-12) * sqrt(C) * gamma): the Wan VAE's RMS norm           -> run */
 em_tensor em_l2_norm(em_run *r, em_tensor x, em_tensor gamma, em_act act);
-/* Each channel over time, (x - mean_t) / sqrt(var_t + eps) * w + b: group norm with one group a channel.
+/* Each channel over time, (x - mean_t) / sqrt(var_t + eps) * w + b: group norm with one group a
+ * channel.
  * x (T, C)                                                                       -> run */
 em_tensor em_time_norm(em_run *r, em_tensor x, em_tensor w, em_tensor b, float eps);
 
-/* ---- elementwise, in place -------------------------------------------------------------------------- */
+/* ---- elementwise, in place ------------------------------------------------------------------- */
 
 void em_act_inplace(em_run *r, em_tensor x, em_act act);
 void em_add(em_run *r, em_tensor x, em_tensor y);                       /* x += y, same count */
@@ -88,16 +93,17 @@ void em_fill(em_run *r, em_tensor x, float value);
  * F32 (N, d/2, 2). */
 void em_rope(em_run *r, em_tensor x, em_tensor table, int heads);
 
-/* y = sum_i c[i] x[i], float32 throughout, n <= EM_LINCOMB_MAX; all F32 of one shape (samplers, guidance) */
+/* y = sum_i c[i] x[i], float32 throughout, n <= EM_LINCOMB_MAX; all F32 of one shape (samplers,
+ * guidance) */
 enum { EM_LINCOMB_MAX = 8 };
 em_tensor em_lincomb(em_run *r, int n, const em_tensor *x, const float *c);
 
-/* ---- movement ------------------------------------------------------------------------------------- */
+/* ---- movement -------------------------------------------------------------------------------- */
 
 void em_copy(em_run *r, em_tensor dst,
              em_tensor src); /* same count; converts between float types */
-/* Columns [src_col, src_col + cols) of src to [dst_col, dst_col + cols) of dst; same rows. Joins and splits
- * channels; converts between float types. */
+/* Columns [src_col, src_col + cols) of src to [dst_col, dst_col + cols) of dst; same rows. Joins
+ * and splits channels; converts between float types. */
 void em_copy_cols(em_run *r, em_tensor dst, int64_t dst_col, em_tensor src, int64_t src_col,
                   int64_t cols);
 em_tensor em_cast(em_run *r, em_tensor x,
@@ -116,18 +122,20 @@ em_tensor em_unpatchify(em_run *r, em_tensor x, int64_t t, int64_t h, int64_t w,
 em_tensor em_upload(em_run *r, const void *host, em_dtype dtype, const int64_t *dim, int ndim);
 void em_download(em_run *r, em_tensor x, void *host);
 
-/* ---- resampling and pictures ---------------------------------------------------------------------- */
+/* ---- resampling and pictures ----------------------------------------------------------------- */
 
-/* Linear interpolation along time with aligned corners: output i reads position i (T-1)/(n-1), positions
+/* Linear interpolation along time with aligned corners: output i reads position i (T-1)/(n-1),
+ * positions
  * in float32 as in torch.   x (T, C) -> (n, C) */
 em_tensor em_lerp_time(em_run *r, em_tensor x, int64_t n);
 /* torch interpolate(mode="bicubic", align_corners=False, antialias off), a = -0.75.
  * x (H, W, C) F32 -> (oh, ow, C) */
 em_tensor em_resize_bicubic(em_run *r, em_tensor x, int64_t oh, int64_t ow);
-/* [-1, 1] to bytes: (x/2 + 0.5) clamped to [0, 1], times 255, truncated. NaN gives 0.   -> U8, shape of x */
+/* [-1, 1] to bytes: (x/2 + 0.5) clamped to [0, 1], times 255, truncated. NaN gives 0.   -> U8,
+ * shape of x */
 em_tensor em_to_u8(em_run *r, em_tensor x);
 
-/* ---- the table -------------------------------------------------------------------------------------- */
+/* ---- the table ------------------------------------------------------------------------------- */
 
 /* Which norm the norm kernel computes. */
 typedef enum em_norm_kind { EM_NORM_LAYER, EM_NORM_MODULATE, EM_NORM_RMS, EM_NORM_L2 } em_norm_kind;
@@ -152,9 +160,9 @@ typedef struct em_conv_args {
     bool upsample_2x;
 } em_conv_args;
 
-/* Kernels: the output first, allocated by the wrapper. Scratch that a kernel needs is asked for beforehand
- * (…_workspace, bytes) and handed in as ws, so that a plan sees it too. A kernel returns a status and may
- * leave the sentence to the wrapper. */
+/* Kernels: the output first, allocated by the wrapper. Scratch that a kernel needs is asked for
+ * beforehand (…_workspace, bytes) and handed in as ws, so that a plan sees it too. A kernel returns
+ * a status and may leave the sentence to the wrapper. */
 struct em_ops {
     const char *name;
     em_device *device;
@@ -171,7 +179,8 @@ struct em_ops {
     em_status (*time_norm)(em_run *r, em_tensor y, em_tensor x, em_tensor w, em_tensor b,
                            float eps);
     em_status (*act)(em_run *r, em_tensor x, em_act act);
-    /* ADD, MUL: b has a's count. GATED_ADD: x += a * b with b (C). SCALE_SHIFT: x = x a + b, (C) each. */
+    /* ADD, MUL: b has a's count. GATED_ADD: x += a * b with b (C). SCALE_SHIFT: x = x a + b, (C)
+     * each. */
     em_status (*binary)(em_run *r, em_tensor x, em_tensor a, em_tensor b, em_binary kind);
     em_status (*fill)(em_run *r, em_tensor x, float value);
     em_status (*rope)(em_run *r, em_tensor x, em_tensor table, int heads);

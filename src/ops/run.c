@@ -1,4 +1,4 @@
-#include "ops/run.h"
+#include "ops/ops.h"
 
 #include <stdarg.h>
 

@@ -1,8 +1,9 @@
 /* em_run: where a computation happens and how far it got.
  *
- * Models call ops on a run; the run holds the op table, the scratch arena, the threads and the first
- * error. Ops are sticky: after a failure (or a cancel) every op returns an empty tensor and does nothing,
- * so a forward pass reads as the paper does and the caller asks once, at the end: r->err.code. */
+ * Models call ops on a run; the run holds the op table, the scratch arena, the threads and the
+ * first error. Ops are sticky: after a failure (or a cancel) every op returns an empty tensor and
+ * does nothing, so a forward pass reads as the paper does and the caller asks once, at the end:
+ * r->err.code. */
 #ifndef EM_OPS_RUN_H
 #define EM_OPS_RUN_H
 

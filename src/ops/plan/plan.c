@@ -1,8 +1,8 @@
 /* The op table that computes nothing.
  *
- * Wrappers take results and workspaces from the run's arena before they call a kernel, so the same model
- * code on a virtual arena yields the exact peak: the forecast is the program. Only kernels are replaced;
- * the workspace functions stay the target's own. */
+ * Wrappers take results and workspaces from the run's arena before they call a kernel, so the same
+ * model code on a virtual arena yields the exact peak: the forecast is the program. Only kernels
+ * are replaced; the workspace functions stay the target's own. */
 #include "ops/ops.h"
 
 #include <string.h>

@@ -1,6 +1,6 @@
-/* The reference kernels: plain loops, one value at a time, sums in double. They are the documentation of
- * every op and the judge of every other table; other tables fall back to them for what is rare.
- * Contracts: ops/ops.h. */
+/* The reference kernels: plain loops, one value at a time, sums in double. They are the
+ * documentation of every op and the judge of every other table; other tables fall back to them for
+ * what is rare. Contracts: ops/ops.h. */
 #ifndef EM_OPS_REF_REF_H
 #define EM_OPS_REF_REF_H
 

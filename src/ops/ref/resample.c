@@ -21,7 +21,8 @@ em_status em_ref_lerp_time(em_run *r, em_tensor y, em_tensor x)
     return EM_OK;
 }
 
-/* Keys' cubic convolution with a = -0.75: weights of the four taps around a position with fraction f. */
+/* Keys' cubic convolution with a = -0.75: weights of the four taps around a position with fraction
+ * f. */
 static void cubic_taps(float f, double tap[4])
 {
     const double a = -0.75;

@@ -1,0 +1,1 @@
+em_test(models tokenizer unit golden)
