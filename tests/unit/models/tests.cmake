@@ -1,1 +1,2 @@
 em_test(models tokenizer unit golden)
+em_test(models inventory unit golden)
