@@ -7,10 +7,10 @@
 
 #define TWO_PI 6.283185307179586
 
-/* ---- CPU: at::native::normal_fill and at::normal_distribution --------------------------------------- */
+/* ---- CPU: at::native::normal_fill and at::normal_distribution -------------------------------- */
 
-/* Box-Muller on a block of 16 uniforms in place: radii from the first half, angles from the second. All in
- * float32, as torch does it; the logarithm's argument 1 - d is in (0, 1]. */
+/* Box-Muller on a block of 16 uniforms in place: radii from the first half, angles from the second.
+ * All in float32, as torch does it; the logarithm's argument 1 - d is in (0, 1]. */
 static void box_muller_block(float d[16])
 {
     for (int j = 0; j < 8; j++) {
@@ -25,8 +25,8 @@ static void fill_uniform(float *dst, size_t n, em_mt19937 *g)
     for (size_t i = 0; i < n; i++) dst[i] = (float)(em_mt19937_next(g) & 0xffffff) * 0x1p-24f;
 }
 
-/* n >= 16: every uniform is drawn first, then blocks are transformed. A ragged end is drawn again: the last
- * 16 places get 16 new uniforms, whatever stood in them. */
+/* n >= 16: every uniform is drawn first, then blocks are transformed. A ragged end is drawn again:
+ * the last 16 places get 16 new uniforms, whatever stood in them. */
 static void fill_cpu_blocks(float *dst, size_t n, em_mt19937 *g)
 {
     fill_uniform(dst, n, g);
@@ -55,7 +55,7 @@ static void fill_cpu_pairs(float *dst, size_t n, em_mt19937 *g)
     }
 }
 
-/* ---- CUDA: at::native::distribution_elementwise_grid_stride_kernel over curand_normal4 --------------- */
+/* ---- CUDA: at::native::distribution_elementwise_grid_stride_kernel over curand_normal4 ------- */
 
 enum { CUDA_BLOCK = 256 };
 
@@ -95,14 +95,9 @@ static void fill_cuda(float *dst, size_t n, uint64_t seed, const em_noise_device
     }
 }
 
-/* ---- entry ------------------------------------------------------------------------------------------ */
+/* ---- entry ----------------------------------------------------------------------------------- */
 
-em_noise_device em_noise_device_default(void)
-{
-    return (em_noise_device){.sm_count = 132, .threads_per_sm = 2048};
-}
-
-void em_noise_fill(float *dst, size_t n, uint64_t seed, em_noise_rng rng,
+void em_noise_fill(float *dst, size_t n, uint64_t seed, em_rng_kind rng,
                    const em_noise_device *device)
 {
     if (rng == EM_RNG_CUDA) {

@@ -1,4 +1,5 @@
-/* Goldens for tests: tests/golden/<set>/<file>, and the distances that their bounds are stated in. */
+/* Goldens for tests: tests/golden/<set>/<file>, and the distances that their bounds are stated
+ * in. */
 #ifndef EM_TEST_GOLDEN_H
 #define EM_TEST_GOLDEN_H
 

@@ -1,1 +1,2 @@
 em_test(pipeline noise unit golden)
+em_test(pipeline sampler unit golden)
