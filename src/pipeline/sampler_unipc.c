@@ -3,7 +3,7 @@
  * A step with the velocity at (x_k, σ_k), x_k being what the predictor of step k - 1 gave:
  *
  *     x0_k  = x_k - σ_k v                                 from the uncorrected sample
- *     x_k^c = UniC(x_{k-1}^c; x0_{k-1}, x0_{k-2}, x0_k)   the step into σ_k again, now knowing its end
+ *     x_k^c = UniC(x_{k-1}^c; x0_{k-1}, x0_{k-2}, x0_k)   the step into σ_k again, its end known
  *     x_k+1 = UniP(x_k^c; x0_k, x0_{k-1}) */
 #include "ops/ops.h"
 #include "pipeline/sampler.h"
@@ -46,7 +46,7 @@ static em_tensor predict(em_run *r, const float *sigma, int order, em_tensor x, 
 /* ρ of UniC at order 2 solves the system of the paper's theorem 3.1, with h -> -h for data
  * prediction:
  *
- *     | 1    1 | |ρ_1|   |  φ_2 / B |         B = e^-h - 1,  φ_2 = B / -h - 1,  φ_3 = φ_2 / -h - 1/2
+ *     | 1    1 | |ρ_1|   |  φ_2 / B |     B = e^-h - 1,  φ_2 = B / -h - 1,  φ_3 = φ_2 / -h - 1/2
  *     | r_1  1 | |ρ_2| = | 2φ_3 / B | */
 static void corrector_weights(double h, double r1, double rho[2])
 {
