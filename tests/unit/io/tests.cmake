@@ -1,2 +1,8 @@
 em_test(io image_in unit golden fault)
 em_test(io image_resize unit golden)
+em_test(io audio unit golden)
+em_test(io loudness unit golden)
+if(EM_MEDIA)
+  em_test(io audio_in unit golden fault)
+  em_test(io video_out unit fault)
+endif()
