@@ -51,7 +51,7 @@ uint16_t em_f32_to_f16(float f)
     uint32_t sign = x.u >> 16 & 0x8000u, a = x.u & 0x7fffffffu;
     if (a > 0x7f800000u) return (uint16_t)(sign | 0x7e00u);
     if (a >= 0x477ff000u) return (uint16_t)(sign | 0x7c00u); /* 65520 and more round to infinity */
-    if (a < 0x38800000u) {                                   /* below 2^-14: let float addition round */
+    if (a < 0x38800000u) { /* below 2^-14: let float addition round */
         union {
             float f;
             uint32_t u;
@@ -90,10 +90,13 @@ void em_convert(void *dst, em_dtype dst_type, const void *src, em_dtype src_type
     if (dst_type == src_type) {
         memcpy(dst, src, n * em_dtype_bytes(dst_type));
     } else if (dst_type == EM_F32 && src_type == EM_BF16) {
-        for (size_t i = 0; i < n; i++) ((float *)dst)[i] = em_bf16_to_f32(((const uint16_t *)src)[i]);
+        for (size_t i = 0; i < n; i++)
+            ((float *)dst)[i] = em_bf16_to_f32(((const uint16_t *)src)[i]);
     } else if (dst_type == EM_BF16 && src_type == EM_F32) {
-        for (size_t i = 0; i < n; i++) ((uint16_t *)dst)[i] = em_f32_to_bf16(((const float *)src)[i]);
+        for (size_t i = 0; i < n; i++)
+            ((uint16_t *)dst)[i] = em_f32_to_bf16(((const float *)src)[i]);
     } else {
-        for (size_t i = 0; i < n; i++) em_store_f32(dst, dst_type, i, em_load_f32(src, src_type, i));
+        for (size_t i = 0; i < n; i++)
+            em_store_f32(dst, dst_type, i, em_load_f32(src, src_type, i));
     }
 }

@@ -23,7 +23,7 @@ typedef enum em_dtype {
 #define X(name, bytes, text) EM_##name,
     EM_DTYPE_MAP(X)
 #undef X
-    EM_DTYPE_COUNT
+        EM_DTYPE_COUNT
 } em_dtype;
 
 size_t em_dtype_bytes(em_dtype t);

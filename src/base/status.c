@@ -4,6 +4,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#undef em_fail /* what the analyser sees instead */
+#undef em_fail_errno
+
 const char *em_status_text(em_status code)
 {
     static const char *const text[] = {

@@ -82,7 +82,8 @@ const char *em_format_seconds(char out[24], double seconds)
         snprintf(out, 24, "%d min %02d s", (int)(seconds / 60), (int)seconds % 60);
     } else {
         double h = seconds / 3600;
-        snprintf(out, 24, "%.0f h %02d min", h < 1e9 ? (double)(long)h : 1e9, (int)(seconds / 60) % 60);
+        snprintf(out, 24, "%.0f h %02d min", h < 1e9 ? (double)(long)h : 1e9,
+                 (int)(seconds / 60) % 60);
     }
     return out;
 }

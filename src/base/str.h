@@ -5,8 +5,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* {0} is an empty string. After a failed append `failed` is set and later appends do nothing, so that a
- * long text is built without a check a line and asked once at the end. */
+/* {0} is an empty string. After a failed append `failed` is set and later appends do nothing, so
+ * that a long text is built without a check a line and asked once at the end. */
 typedef struct em_str {
     char *data; /* owned; NULL while nothing was appended */
     size_t len;

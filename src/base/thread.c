@@ -70,7 +70,8 @@ static bool start_worker(em_pool *p, int index)
 em_status em_pool_create(em_pool **out, int threads, void (*on_start)(void), em_err *err)
 {
     if (threads < 0 || threads > 1024)
-        return em_fail(err, EM_INVAL, "%d threads asked for: 0 (all cores) to 1024 are possible", threads);
+        return em_fail(err, EM_INVAL, "%d threads asked for: 0 (all cores) to 1024 are possible",
+                       threads);
     if (threads == 0) threads = em_cpu_count();
     em_pool *p = em_alloc(sizeof *p);
     if (!p) return em_fail(err, EM_NOMEM, "no memory for a pool of %d threads", threads);
@@ -80,7 +81,8 @@ em_status em_pool_create(em_pool **out, int threads, void (*on_start)(void), em_
     pthread_cond_init(&p->done, NULL);
     p->threads = threads;
     p->on_start = on_start;
-    if (threads > 1 && !(p->thread = em_alloc_array((size_t)threads - 1, sizeof *p->thread))) goto fail;
+    if (threads > 1 && !(p->thread = em_alloc_array((size_t)threads - 1, sizeof *p->thread)))
+        goto fail;
     for (int i = 1; i < threads; i++)
         if (!start_worker(p, i)) goto fail;
     *out = p;

@@ -1,0 +1,13 @@
+# The two commands of the README. On Debian 12 each does all of its own set-up and says what it does.
+.PHONY: demo test
+
+# Two short jobs, end to end, on the CPU: the MP4s and a report under build/demo/out.
+demo:
+	@tools/deps build
+	@tools/build release
+	@tools/demo
+
+# Every test that runs on this machine; the last line is `N passed, N failed, N skipped`.
+test:
+	@tools/deps build test
+	@tools/run-tests dev

@@ -1,0 +1,243 @@
+/* echomimic: talking-human video from a portrait and a voice, with EchoMimicV3-Flash.
+ *
+ * The one installed header. An engine holds the five models and a device and lives long; a request
+ * is one portrait and one voice; frames come back through a callback as they are decoded.
+ *
+ *     em_err err = {0};
+ *     em_engine *engine = NULL;
+ *     em_engine_params where = em_engine_params_default();
+ *     where.model_name = "models/base";
+ *     where.transformer_path = "models/flash/diffusion_pytorch_model.safetensors";
+ *     where.wav2vec_model_dir = "models/chinese-wav2vec2-base";
+ *     if (em_engine_open(&engine, &where, &err)) { puts(err.msg); return 1; }
+ *
+ *     em_request q = em_request_default();
+ *     q.image_path = "portrait.png";
+ *     q.audio_path = "voice.wav";
+ *     q.output_path = "talk.mp4";
+ *     em_result result;
+ *     if (em_render(engine, &q, &result, &err)) puts(err.msg);
+ *     em_engine_close(&engine);
+ *
+ * Every fallible function returns em_status, takes an em_err last and leaves its outputs untouched
+ * when it fails. Nothing here prints, exits or aborts. An engine serves one request at a time;
+ * em_engine_cancel may be called from any thread and from a signal handler.
+ */
+#ifndef ECHOMIMIC_H
+#define ECHOMIMIC_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define EM_API __attribute__((visibility("default")))
+
+/* ---- failure and messages -------------------------------------------------------------------- */
+
+/* Every way to fail. Add a row, never a number. */
+#define EM_STATUS_MAP(X)                                                                           \
+    X(OK, "ok")                                                                                    \
+    X(NOMEM, "out of host memory")                                                                 \
+    X(NOVRAM, "out of device memory")                                                              \
+    X(IO, "input/output error")                                                                    \
+    X(FORMAT, "malformed or unsupported file")                                                     \
+    X(MISMATCH, "weights do not fit the model")                                                    \
+    X(INVAL, "invalid argument")                                                                   \
+    X(DEVICE, "device error")                                                                      \
+    X(NOSPC, "no space left")                                                                      \
+    X(NETWORK, "network failure")                                                                  \
+    X(EXPIRED, "the signed address has expired")                                                   \
+    X(CANCELLED, "cancelled")
+
+typedef enum em_status {
+#define X(name, text) EM_##name,
+    EM_STATUS_MAP(X)
+#undef X
+} em_status;
+
+typedef struct em_err {
+    em_status code;
+    char msg[512]; /* one sentence: which file, tensor or flag, expected, found; empty for EM_OK */
+} em_err;
+
+EM_API const char *em_status_text(em_status code); /* "out of host memory"; never NULL */
+
+typedef enum em_level { EM_LOG_DEBUG, EM_LOG_INFO, EM_LOG_WARN, EM_LOG_ERROR } em_level;
+
+/* Where messages go. fn NULL means silence; it may be called from any thread; msg is one line
+ * without a newline, borrowed for the call. */
+typedef struct em_log {
+    void (*fn)(void *user, em_level level, const char *msg);
+    void *user;
+} em_log;
+
+/* ---- engine ---------------------------------------------------------------------------------- */
+
+typedef enum em_weight_dtype {
+    EM_WEIGHT_BFLOAT16,
+    EM_WEIGHT_FLOAT16,
+    EM_WEIGHT_FLOAT32
+} em_weight_dtype;
+typedef enum em_memory_mode {
+    EM_MEMORY_LIGHTWEIGHT,
+    EM_MEMORY_BEEFY,
+    EM_MEMORY_AUTO
+} em_memory_mode;
+
+/* All strings are borrowed for the call of em_engine_open. */
+typedef struct em_engine_params {
+    const char *model_name;  /* folder: VAE, UMT5, CLIP, tokenizer, base transformer */
+    const char *config_path; /* config.yaml; NULL: the built-in one */
+    const char
+        *transformer_path; /* Flash weights, laid over the base transformer; NULL: base alone */
+    const char *wav2vec_model_dir; /* folder */
+    const char *vae_path;  /* instead of the one that the configuration names; NULL: that one */
+    int ckpt_idx;          /* which checkpoint of a transformer_path folder */
+    const char *device;    /* "auto", "cpu" */
+    em_weight_dtype dtype; /* operands of matrix products */
+    int threads;           /* 0: every core that this process may use */
+    em_memory_mode memory_mode;
+    em_log log; /* its user pointer must outlive the engine */
+} em_engine_params;
+
+typedef struct em_engine em_engine;
+
+EM_API em_engine_params em_engine_params_default(void);
+/* Maps and checks all checkpoints (every missing or mis-shaped tensor is reported through the log);
+ * reads no weights yet. *out is owned by the caller: em_engine_close. */
+EM_API em_status em_engine_open(em_engine **out, const em_engine_params *p, em_err *err);
+EM_API void em_engine_close(em_engine **engine); /* NULL inside is allowed */
+/* The request that is running ends with EM_CANCELLED soon; later ones too, until em_engine_resume. */
+EM_API void em_engine_cancel(em_engine *engine);
+EM_API void em_engine_resume(em_engine *engine);
+
+/* ---- request --------------------------------------------------------------------------------- */
+
+typedef enum em_sampler_kind {
+    EM_SAMPLER_UNIPC,
+    EM_SAMPLER_DPMPP,
+    EM_SAMPLER_EULER
+} em_sampler_kind;
+typedef enum em_rng_kind { EM_RNG_CUDA, EM_RNG_CPU } em_rng_kind;
+typedef enum em_teacache_mode {
+    EM_TEACACHE_OFF,
+    EM_TEACACHE_BRANCH,
+    EM_TEACACHE_REFERENCE
+} em_teacache_mode;
+
+/* The knobs of the method; em_params_default() gives the command line's defaults. */
+typedef struct em_params {
+    const char *prompt; /* borrowed for the call */
+    em_sampler_kind sampler;
+    int num_inference_steps;
+    double guidance_scale; /* > 1 switches the two-branch mode on; its value has no other effect */
+    double audio_guidance_scale; /* v = u + s (c - u) */
+    double cfg_skip_ratio;       /* the last part of the steps runs the audio branch alone */
+    double shift;                /* of the noise schedule; 0: 5, or the configuration's for EULER */
+    int64_t seed;
+    em_rng_kind rng;                      /* whose noise a seed means */
+    int rng_sm_count, rng_threads_per_sm; /* the reference's card, for EM_RNG_CUDA */
+    int video_length;                     /* frames at most */
+    int sample_size[2];                   /* height, width: an area bound */
+    int fps;
+    em_teacache_mode teacache;
+    double teacache_threshold;
+    int num_skip_start_steps;
+    int riflex_k; /* 0: off */
+    bool color_transfer;
+    int crf; /* H.264 quality, em_render */
+} em_params;
+
+EM_API em_params em_params_default(void);
+
+typedef enum em_stage {
+    EM_STAGE_PREPARE, /* decode, resize, resample: the host */
+    EM_STAGE_ENCODE,  /* VAE: the portrait */
+    EM_STAGE_TEXT,    /* UMT5, and the transformer's keys and values of it; so the next two */
+    EM_STAGE_IMAGE,   /* CLIP */
+    EM_STAGE_AUDIO,   /* wav2vec2 */
+    EM_STAGE_DENOISE, /* the transformer */
+    EM_STAGE_DECODE,  /* VAE, colour transfer, the sink */
+    EM_STAGE_COUNT
+} em_stage;
+
+EM_API const char *em_stage_name(em_stage s); /* "denoise" */
+
+/* One call when a stage begins (done = 0), one a step or chunk, one when it ends (done = total). */
+typedef struct em_progress {
+    em_stage stage;
+    int done, total;
+    double stage_ms;     /* since the stage began */
+    double remaining_ms; /* of the whole request, a forecast; < 0: unknown */
+} em_progress;
+
+/* Frames in order, RGB, 8 bit, width * height * 3 bytes, borrowed for the call. A status other than
+ * EM_OK ends the request with it; err is the callback's to fill. */
+typedef struct em_sink {
+    void (*progress)(void *user, const em_progress *p); /* may be NULL */
+    em_status (*begin)(void *user, int width, int height, int frames,
+                       em_err *err);                                            /* may be NULL */
+    em_status (*frame)(void *user, const uint8_t *rgb, int index, em_err *err); /* may be NULL */
+    void *user;
+} em_sink;
+
+/* What happened, or, from em_plan, what would. */
+typedef struct em_stage_report {
+    double ms;              /* 0 in a plan */
+    double flops;           /* multiply-adds of matrix products, times two */
+    uint64_t scratch_bytes; /* peak of the arena during the stage */
+} em_stage_report;
+
+typedef struct em_result {
+    int width, height, frames;
+    int64_t seed;
+    int forwards;           /* transformer forwards run */
+    uint64_t scratch_bytes; /* peak of the arena */
+    uint64_t weight_bytes;  /* peak of weights in use at once, in the file's types */
+    em_stage_report stage[EM_STAGE_COUNT];
+} em_result;
+
+/* A picture and a sound in memory. */
+typedef struct em_picture {
+    const uint8_t *rgb; /* height * width * 3 */
+    int width, height;
+} em_picture;
+
+typedef struct em_sound {
+    const float *mono; /* n samples */
+    size_t n;
+    int rate_hz;
+} em_sound;
+
+/* From pixels and samples to frames. `result` may be NULL. */
+EM_API em_status em_generate(em_engine *engine, const em_picture *image, const em_sound *audio,
+                             const em_params *p, const em_sink *sink, em_result *result,
+                             em_err *err);
+/* The same without running it: sizes, scratch, weights and arithmetic. Pixels and samples are not
+ * read: `rgb` and `mono` may be NULL. */
+EM_API em_status em_plan(em_engine *engine, const em_picture *image, const em_sound *audio,
+                         const em_params *p, em_result *result, em_err *err);
+
+/* From files to a file. */
+typedef struct em_request {
+    const char *image_path, *audio_path; /* local files */
+    const char *output_path; /* .mp4; written under another name and renamed when whole */
+    em_params params;
+    void (*progress)(void *user, const em_progress *p); /* may be NULL */
+    void *user;
+} em_request;
+
+EM_API em_request em_request_default(void);
+EM_API em_status em_render(em_engine *engine, const em_request *q, em_result *result, em_err *err);
+
+EM_API const char *em_version(void); /* "0.1.0" */
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,56 @@
+/* em_run: where a computation happens and how far it got.
+ *
+ * Models call ops on a run; the run holds the op table, the scratch arena, the threads and the
+ * first error. Ops are sticky: after a failure (or a cancel) every op returns an empty tensor and
+ * does nothing, so a forward pass reads as the paper does and the caller asks once, at the end:
+ * r->err.code. */
+#ifndef EM_OPS_RUN_H
+#define EM_OPS_RUN_H
+
+#include "base/status.h"
+#include "base/thread.h"
+#include "memory/arena.h"
+#include "memory/residency.h"
+#include "memory/tensor.h"
+
+#include <stdatomic.h>
+#include <stdbool.h>
+
+typedef struct em_ops em_ops;
+
+typedef struct em_run {
+    const em_ops *ops;         /* borrowed: em_ops_ref(), em_ops_cpu(), … */
+    em_arena arena;            /* owned by whoever opened it */
+    em_residency *residency;   /* borrowed; NULL: weights are simply there */
+    em_pool *pool;             /* borrowed; NULL: the calling thread alone */
+    em_dtype dtype;            /* the working type of matrix operands: F32, BF16 or F16 */
+    const atomic_bool *cancel; /* borrowed; NULL: cannot be cancelled */
+    bool plans;                /* the op table computes nothing and the arena is virtual */
+    double flops;              /* multiply-adds of linear, conv and attention, times two */
+    em_err err;                /* the first failure; EM_OK while all is well */
+} em_run;
+
+/* True after a failure or a cancel; the first call that sees the cancel flag sets the error. */
+bool em_run_stopped(em_run *r);
+/* Keeps the first failure; returns an empty tensor so that an op can `return em_run_fail(…)`. */
+em_tensor em_run_fail(em_run *r, em_status code, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* Scratch from the run's arena, contents undefined; empty when it does not fit (and the run fails).
+ * Lives until the mark before it is released. */
+em_tensor em_run_tensor(em_run *r, em_dtype dtype, const int64_t *dim, int ndim);
+/* The same from the arena's high end: outlives em_run_release, until em_run_release_all. */
+em_tensor em_run_keep(em_run *r, em_dtype dtype, const int64_t *dim, int ndim);
+
+em_mark em_run_mark(const em_run *r);
+void em_run_release(em_run *r, em_mark m);     /* scratch since the mark */
+void em_run_release_all(em_run *r, em_mark m); /* scratch and kept tensors since the mark */
+
+/* A model's weights for one step: pin, use, unpin. */
+void em_run_pin(em_run *r, em_group *g);
+void em_run_unpin(em_run *r, em_group *g);
+
+/* em_parallel on the run's pool, for kernels: stops handing out pieces once the run is cancelled. */
+void em_run_parallel(em_run *r, size_t n, em_task task, void *arg);
+
+#endif
