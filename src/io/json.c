@@ -5,11 +5,22 @@
 
 #include <pthread.h>
 
-/* jansson's memory goes through ours too, so that tests can make it fail. Blocks that jansson made before
- * are freed alike, for em_free takes whatever malloc gave. */
+/* jansson's parser takes a failed allocation for bad syntax: this remembers, for the thread that
+ * parses, that there was one. */
+static _Thread_local bool out_of_memory;
+
+static void *alloc_for_jansson(size_t size_bytes)
+{
+    void *p = em_alloc(size_bytes);
+    if (!p && size_bytes) out_of_memory = true;
+    return p;
+}
+
+/* jansson's memory goes through ours too, so that tests can make it fail. Blocks that jansson made
+ * before are freed alike, for em_free takes whatever malloc gave. */
 static void use_our_memory(void)
 {
-    json_set_alloc_funcs(em_alloc, em_free);
+    json_set_alloc_funcs(alloc_for_jansson, em_free);
 }
 
 void em_json_setup(void)
@@ -23,15 +34,13 @@ em_status em_json_parse(json_t **out, const char *text, size_t size_bytes, const
 {
     em_json_setup();
     json_error_t e;
+    out_of_memory = false;
     json_t *doc = json_loadb(text, size_bytes, JSON_REJECT_DUPLICATES, &e);
     if (doc) {
         *out = doc;
         return EM_OK;
     }
-    /* Deep inside, jansson drops the reason when memory runs out: no text means that. */
-    if (e.text[0] == 0 || json_error_code(&e) == json_error_out_of_memory) {
-        return em_fail(err, EM_NOMEM, "out of memory reading %s", source);
-    }
+    if (out_of_memory) return em_fail(err, EM_NOMEM, "out of memory reading %s", source);
     return em_fail(err, EM_FORMAT, "%s is not valid JSON: line %d, column %d: %s", source, e.line,
                    e.column, e.text);
 }

@@ -2,6 +2,7 @@
 #ifndef EM_TEST_GOLDEN_H
 #define EM_TEST_GOLDEN_H
 
+#include "io/ckpt.h"
 #include "io/json.h"
 #include "io/safetensors.h"
 
@@ -51,15 +52,50 @@ static inline const em_safetensors_entry *golden_find(const em_safetensors *file
     return NULL;
 }
 
-/* |got - want| / |want| over n values. */
-static inline double golden_distance(const float *got, const float *want, size_t n)
+/* Opens tests/golden/<file>; the caller closes it with em_ckpt_close. */
+static inline em_ckpt *golden_open(const char *file)
 {
-    double num = 0.0, den = 0.0;
+    char path[1024];
+    em_ckpt *g = NULL;
+    em_err err = {0};
+    snprintf(path, sizeof path, EM_TEST_DATA "/golden/%s", file);
+    assert_ok(em_ckpt_open(&g, path, &err), err);
+    return g;
+}
+
+/* The tensor `name`; a missing one, or one of another type, fails the test. */
+static inline const em_ckpt_tensor *golden_get(const em_ckpt *g, const char *name, em_dtype dtype)
+{
+    const em_ckpt_tensor *t = em_ckpt_find(g, name);
+    if (!t || t->dtype != dtype) fail_msg("no %s tensor '%s'", em_dtype_name(dtype), name);
+    return t;
+}
+
+static inline size_t golden_count(const em_ckpt_tensor *t)
+{
+    return t->size_bytes / em_dtype_bytes(t->dtype);
+}
+
+static inline double golden_max_abs(const float *x, const float *want, size_t n)
+{
+    double worst = 0;
     for (size_t i = 0; i < n; i++) {
-        num += ((double)got[i] - want[i]) * ((double)got[i] - want[i]);
-        den += (double)want[i] * want[i];
+        double d = fabs((double)x[i] - (double)want[i]);
+        if (!(d <= worst)) worst = d; /* a NaN stays */
     }
-    return sqrt(num / (den > 0.0 ? den : 1.0));
+    return worst;
+}
+
+/* ||x - want|| / ||want|| */
+static inline double golden_distance(const float *x, const float *want, size_t n)
+{
+    double num = 0, den = 0;
+    for (size_t i = 0; i < n; i++) {
+        double d = (double)x[i] - (double)want[i];
+        num += d * d;
+        den += (double)want[i] * (double)want[i];
+    }
+    return sqrt(num / den);
 }
 
 #endif

@@ -1,2 +1,3 @@
 em_test(base dtype unit)
+em_test(base rng unit)
 em_test(base synthetic unit)

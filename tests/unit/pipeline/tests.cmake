@@ -1,0 +1,1 @@
+em_test(pipeline noise unit golden)
