@@ -1,5 +1,4 @@
-/* Every model's walk against the list of tensors in the released files: names and shapes, both ways. And
- * synthetic files. */
+/* Every model's walk against the list of tensors in the released files, and synthetic files. */
 #include "base/alloc.h"
 #include "base/synthetic.h"
 #include "models/clip_vit.h"
@@ -29,8 +28,8 @@ static const em_safetensors_spec *find(const em_inventory *inv, const char *name
     return NULL;
 }
 
-/* Every row of the file is in the inventory, with its shape; as many rows as tensors, and no tensor twice:
- * then both are the same. */
+/* Every row of the file is in the inventory, with its shape; as many rows as tensors, and no tensor
+ * twice: then both are the same. */
 static void expect_listed(const em_inventory *inv, const char *model)
 {
     char path[GOLDEN_PATH_BYTES], line[256], in_model[32], name[160], shape[64], mine[80];
@@ -98,7 +97,7 @@ static void clip_is_listed(void **state)
     end(&b, &inv, "clip");
 }
 
-/* ---- the synthetic file ------------------------------------------------------------------------------ */
+/* ---- the synthetic file ---------------------------------------------------------------------- */
 
 enum { ROWS = 700, COLS = 1000 }; /* several pieces, the last one not whole */
 
