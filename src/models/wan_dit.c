@@ -551,6 +551,12 @@ static double frequency(int64_t i, int64_t pairs)
     return pow(10000.0, -(double)i / (double)pairs);
 }
 
+/* RIFLEx: one period spans the clip with a tenth to spare; upstream also divides by 4.886. */
+static double riflex_frequency(int64_t frames)
+{
+    return 0.9 * 2 * M_PI / (double)frames / 4.886;
+}
+
 void em_dit_rope_fill(const em_dit_config *cfg, em_dit_grid g, int riflex_k, float *host)
 {
     int64_t pairs = cfg->dim / cfg->heads / 2, third = pairs / 3;
@@ -561,7 +567,7 @@ void em_dit_rope_fill(const em_dit_config *cfg, em_dit_grid g, int riflex_k, flo
         for (int axis = 0; axis < 3; axis++)
             for (int64_t i = 0; i < n[axis]; i++) {
                 double w = frequency(i, n[axis]);
-                if (axis == 0 && i + 1 == riflex_k) w = 0.9 * 2 * M_PI / (double)g.frames;
+                if (axis == 0 && i + 1 == riflex_k) w = riflex_frequency(g.frames);
                 *host++ = (float)cos((double)pos[axis] * w);
                 *host++ = (float)sin((double)pos[axis] * w);
             }
