@@ -156,13 +156,12 @@ EM_API em_params em_params_default(void);
 
 typedef enum em_stage {
     EM_STAGE_PREPARE, /* decode, resize, resample: the host */
-    EM_STAGE_TEXT,
-    EM_STAGE_IMAGE,
-    EM_STAGE_AUDIO,
-    EM_STAGE_ENCODE,
-    EM_STAGE_CONDITION, /* keys and values of text, image, audio */
-    EM_STAGE_DENOISE,
-    EM_STAGE_DECODE,
+    EM_STAGE_ENCODE,  /* VAE: the portrait */
+    EM_STAGE_TEXT,    /* UMT5, and the transformer's keys and values of it; so the next two */
+    EM_STAGE_IMAGE,   /* CLIP */
+    EM_STAGE_AUDIO,   /* wav2vec2 */
+    EM_STAGE_DENOISE, /* the transformer */
+    EM_STAGE_DECODE,  /* VAE, colour transfer, the sink */
     EM_STAGE_COUNT
 } em_stage;
 

@@ -24,7 +24,7 @@ em_status em_fail_errno(em_err *err, int errno_value, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
 /* clang-tidy's analyser reads one file at a time and would try what happens when these return
- * EM_OK. It is told what they return; `code` is then evaluated twice, which only the analyser sees. */
+ * EM_OK. It is told what they return; `code` is evaluated twice then, as only the analyser sees. */
 #ifdef __clang_analyzer__
 #define em_fail(err, code, ...) ((void)(em_fail)((err), (code), __VA_ARGS__), (code))
 #define em_fail_errno(err, e, ...) ((void)(em_fail_errno)((err), (e), __VA_ARGS__), EM_IO)

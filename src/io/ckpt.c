@@ -33,8 +33,8 @@ static int compare_name(const void *a, const void *b)
     return strcmp(((const em_ckpt_tensor *)a)->name, ((const em_ckpt_tensor *)b)->name);
 }
 
-/* Older writers do not pad the header, and then nothing after it is aligned. Those tensors are copied, so
- * that the rest of the program may read every tensor through a pointer of its type. */
+/* Older writers do not pad the header, and then nothing after it is aligned. Those tensors are
+ * copied, so that the rest of the program may read every tensor through a pointer of its type. */
 static em_status align(em_ckpt *c, em_ckpt_tensor *t, em_err *err)
 {
     if (t->size_bytes == 0 || (uintptr_t)t->data % em_dtype_bytes(t->dtype) == 0) return EM_OK;
@@ -76,7 +76,8 @@ static em_status list_file(em_ckpt_tensor **out, em_ckpt *c, const em_safetensor
     return EM_OK;
 }
 
-/* Both sorted by name; where both have a name, b's tensor is kept. out has room for both; its length. */
+/* Both sorted by name; where both have a name, b's tensor is kept. out has room for both; its
+ * length. */
 static size_t merge(em_ckpt_tensor *out, const em_ckpt_tensor *a, size_t na,
                     const em_ckpt_tensor *b, size_t nb)
 {

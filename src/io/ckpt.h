@@ -25,12 +25,13 @@ typedef struct em_ckpt_tensor {
 em_status em_ckpt_create(em_ckpt **out, em_err *err); /* empty: for em_ckpt_overlay */
 em_status em_ckpt_open(em_ckpt **out, const char *path, em_err *err);
 
-/* Lays a file over what is there: name by name the later file wins (Flash transformer over the base).
- * This and em_ckpt_strip_prefix invalidate the em_ckpt_tensor pointers handed out before, not the bytes. */
+/* Lays a file over what is there: name by name the later file wins (Flash transformer over the
+ * base). This and em_ckpt_strip_prefix invalidate the em_ckpt_tensor pointers handed out before,
+ * not the bytes. */
 em_status em_ckpt_overlay(em_ckpt *ckpt, const char *path, em_err *err);
 
-/* Drops `prefix` from every name that starts with it ("wav2vec2." in files of pre-training). Two names that
- * become one are refused, nothing is changed then. */
+/* Drops `prefix` from every name that starts with it ("wav2vec2." in files of pre-training). Two
+ * names that become one are refused, nothing is changed then. */
 em_status em_ckpt_strip_prefix(em_ckpt *ckpt, const char *prefix, em_err *err);
 
 void em_ckpt_close(em_ckpt **ckpt);

@@ -233,8 +233,8 @@ static bool derive_paths(em_file_writer *w, const char *path)
     return true;
 }
 
-/* Removes a left-over with our temporary's name: process numbers come again, in containers above all. The
- * lock that each writer holds tells a left-over from a file at work. */
+/* Removes a left-over with our temporary's name: process numbers come again, in containers above
+ * all. The lock that each writer holds tells a left-over from a file at work. */
 static em_status remove_stale(const em_file_writer *w, em_err *err)
 {
     int fd = open(w->part, O_WRONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
@@ -334,7 +334,8 @@ const char *em_file_writer_part(const em_file_writer *w)
     return w->part;
 }
 
-/* The new name is on the disk only when the folder is. File systems that cannot sync a folder say EINVAL. */
+/* The new name is on the disk only when the folder is. File systems that cannot sync a folder say
+ * EINVAL. */
 static em_status sync_dir(const char *dir, em_err *err)
 {
     int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);

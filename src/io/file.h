@@ -1,7 +1,7 @@
 /* Files: read-only maps, small files whole, and writing that leaves all or nothing.
  *
- * A file that shrinks while it is mapped raises SIGBUS on access. A library has no business to install a
- * process-wide handler: the program does, if it wants a sentence instead of a signal.
+ * A file that shrinks while it is mapped raises SIGBUS on access. A library has no business to
+ * install a process-wide handler: the program does, if it wants a sentence instead of a signal.
  */
 #ifndef EM_IO_FILE_H
 #define EM_IO_FILE_H
@@ -20,24 +20,25 @@ typedef struct em_map {
     size_t size_bytes;
 } em_map;
 
-/* Refuses what is missing, unreadable, not a regular file, and, without `allow_empty`, empty. The size is
- * taken again after mapping: a file that changes meanwhile is refused. */
+/* Refuses what is missing, unreadable, not a regular file, and, without `allow_empty`, empty. The
+ * size is taken again after mapping: a file that changes meanwhile is refused. */
 em_status em_file_map(em_map *out, const char *path, bool allow_empty, em_err *err);
 void em_map_close(em_map *map); /* NULL and a closed map are allowed */
 
-/* Tells the kernel that the whole pages inside the range are not needed for now, so that reading a large
- * file once does not count as memory in use. They read the same afterwards. For mapped files only. */
+/* Tells the kernel that the whole pages inside the range are not needed for now, so that reading a
+ * large file once does not count as memory in use. They read the same afterwards. For mapped files
+ * only. */
 void em_map_drop(const void *data, size_t size_bytes);
 
-/* A small file whole: *out is owned (em_free) and has a NUL after its *size_bytes bytes. A file above
- * max_bytes is refused. */
+/* A small file whole: *out is owned (em_free) and has a NUL after its *size_bytes bytes. A file
+ * above max_bytes is refused. */
 em_status em_file_read(char **out, size_t *size_bytes, const char *path, size_t max_bytes,
                        em_err *err);
 
 /* ---- paths ---- */
 
-/* "dir/name" with one slash; an absolute name stands alone, a leading "./" of it goes. Owned (em_free);
- * NULL when out of memory. */
+/* "dir/name" with one slash; an absolute name stands alone, a leading "./" of it goes. Owned
+ * (em_free); NULL when out of memory. */
 char *em_path_join(const char *dir, const char *name);
 const char *em_path_base(const char *path); /* what follows the last slash; borrowed from path */
 bool em_path_is_file(const char *path);     /* a regular file, links followed */
@@ -48,14 +49,15 @@ em_status em_dir_create(const char *path, em_err *err);
 
 /* ---- writing ---- */
 
-/* Bytes go to ".NAME.part-PID" beside the target and get its name when they are complete and on the disk;
- * until then whatever has the name stays untouched. A left-over of a killed run is replaced, one that is
- * being written is respected. */
+/* Bytes go to ".NAME.part-PID" beside the target and get its name when they are complete and on the
+ * disk; until then whatever has the name stays untouched. A left-over of a killed run is replaced,
+ * one that is being written is respected. */
 typedef struct em_file_writer em_file_writer;
 
 em_status em_file_writer_open(em_file_writer **out, const char *path, em_err *err);
 
-/* Sets the size and, where the file system can, claims the room: a full disk shows before the work. */
+/* Sets the size and, where the file system can, claims the room: a full disk shows before the
+ * work. */
 em_status em_file_writer_reserve(em_file_writer *w, uint64_t size_bytes, em_err *err);
 
 /* All bytes or an error. May be called from several threads at once. */
@@ -65,9 +67,9 @@ em_status em_file_writer_write(em_file_writer *w, uint64_t offset_bytes, const v
 /* Where the bytes are until then; borrowed until commit or close. */
 const char *em_file_writer_part(const em_file_writer *w);
 
-/* fsync, rename, fsync of the folder. The writer is closed either way. After a failure nothing is left of
- * the new bytes, unless it is the folder that did not sync: then the file is whole under its name, and a
- * power cut may undo that. */
+/* fsync, rename, fsync of the folder. The writer is closed either way. After a failure nothing is
+ * left of the new bytes, unless it is the folder that did not sync: then the file is whole under
+ * its name, and a power cut may undo that. */
 em_status em_file_writer_commit(em_file_writer **w, em_err *err);
 
 /* Closes without committing and removes the temporary; NULL and a closed writer are allowed. */

@@ -5,8 +5,8 @@
 
 #include <pthread.h>
 
-/* jansson's parser takes a failed allocation for bad syntax: this remembers, for the thread that parses,
- * that there was one. */
+/* jansson's parser takes a failed allocation for bad syntax: this remembers, for the thread that
+ * parses, that there was one. */
 static _Thread_local bool out_of_memory;
 
 static void *alloc_for_jansson(size_t size_bytes)
@@ -16,8 +16,8 @@ static void *alloc_for_jansson(size_t size_bytes)
     return p;
 }
 
-/* jansson's memory goes through ours too, so that tests can make it fail. Blocks that jansson made before
- * are freed alike, for em_free takes whatever malloc gave. */
+/* jansson's memory goes through ours too, so that tests can make it fail. Blocks that jansson made
+ * before are freed alike, for em_free takes whatever malloc gave. */
 static void use_our_memory(void)
 {
     json_set_alloc_funcs(alloc_for_jansson, em_free);

@@ -108,7 +108,8 @@ static bool has_file(const char *dir, const char *below, const char *name, em_st
     return found;
 }
 
-/* The first folder in dir (by name) in which below/name is a file; *out owned, NULL if there is none. */
+/* The first folder in dir (by name) in which below/name is a file; *out owned, NULL if there is
+ * none. */
 static em_status find_child(char **out, const char *dir, const char *below, const char *name,
                             em_err *err)
 {
@@ -137,7 +138,8 @@ static em_status find_child(char **out, const char *dir, const char *below, cons
     return EM_OK;
 }
 
-/* That `dir`, given by `flag`, is the folder in which below/name lies; if not, the one meant perhaps. */
+/* That `dir`, given by `flag`, is the folder in which below/name lies; if not, the one meant
+ * perhaps. */
 static em_status check_folder(const char *dir, const char *flag, const char *below,
                               const char *name, em_err *err)
 {
@@ -244,10 +246,10 @@ static em_status need_int(const doc *d, const char *key, int64_t need, em_err *e
 }
 
 /* Fallbacks are the upstream class's defaults. */
-static em_status read_transformer(em_transformer_config *t, const char *dir, em_err *err)
+static em_status read_transformer(em_transformer_numbers *t, const char *dir, em_err *err)
 {
     doc d = {0};
-    *t = (em_transformer_config){.out_dim = 16,
+    *t = (em_transformer_numbers){.out_dim = 16,
                                  .freq_dim = 256,
                                  .text_dim = 4096,
                                  .text_len = 512,
@@ -280,7 +282,7 @@ static em_status read_transformer(em_transformer_config *t, const char *dir, em_
     return st;
 }
 
-static em_status read_wav2vec2_sizes(em_wav2vec2_config *w, const doc *d, em_err *err)
+static em_status read_wav2vec2_sizes(em_wav2vec2_numbers *w, const doc *d, em_err *err)
 {
     em_status st = get_size(&w->hidden, d, "hidden_size", err);
     if (!st) st = get_size(&w->ffn, d, "intermediate_size", err);
@@ -290,15 +292,15 @@ static em_status read_wav2vec2_sizes(em_wav2vec2_config *w, const doc *d, em_err
     if (!st) st = get_size(&w->pos_conv_groups, d, "num_conv_pos_embedding_groups", err);
     if (!st) st = em_json_get_double(&w->eps, d->root, "layer_norm_eps", 1e-12, 1, d->source, err);
     if (!st) {
-        st = em_json_get_ints(w->conv_dim, EM_WAV2VEC2_CONVS, d->root, "conv_dim", 1, SIZE_MAX_ANY,
+        st = em_json_get_ints(w->conv_dim, EM_FOLDER_CONVS, d->root, "conv_dim", 1, SIZE_MAX_ANY,
                               d->source, err);
     }
     if (!st) {
-        st = em_json_get_ints(w->conv_kernel, EM_WAV2VEC2_CONVS, d->root, "conv_kernel", 1, 1024,
+        st = em_json_get_ints(w->conv_kernel, EM_FOLDER_CONVS, d->root, "conv_kernel", 1, 1024,
                               d->source, err);
     }
     if (!st) {
-        st = em_json_get_ints(w->conv_stride, EM_WAV2VEC2_CONVS, d->root, "conv_stride", 1, 1024,
+        st = em_json_get_ints(w->conv_stride, EM_FOLDER_CONVS, d->root, "conv_stride", 1, 1024,
                               d->source, err);
     }
     if (!st && (w->hidden % w->num_heads || w->hidden % w->pos_conv_groups)) {
@@ -313,10 +315,10 @@ static em_status read_wav2vec2_sizes(em_wav2vec2_config *w, const doc *d, em_err
 }
 
 /* Fallbacks are the defaults of transformers' Wav2Vec2Config, which are the base model's sizes. */
-static em_status read_wav2vec2(em_wav2vec2_config *w, const char *dir, em_err *err)
+static em_status read_wav2vec2(em_wav2vec2_numbers *w, const char *dir, em_err *err)
 {
     doc d = {0};
-    *w = (em_wav2vec2_config){.hidden = 768,
+    *w = (em_wav2vec2_numbers){.hidden = 768,
                               .ffn = 3072,
                               .num_layers = 12,
                               .num_heads = 12,
@@ -340,7 +342,7 @@ static em_status read_wav2vec2(em_wav2vec2_config *w, const char *dir, em_err *e
 }
 
 /* The feature extractor's file; without one its class's defaults hold: normalise, 16 kHz. */
-static em_status read_preprocessor(em_wav2vec2_config *w, const char *dir, em_err *err)
+static em_status read_preprocessor(em_wav2vec2_numbers *w, const char *dir, em_err *err)
 {
     doc d = {0};
     em_status st = EM_OK;
@@ -487,7 +489,8 @@ static em_status read_recommended(em_model_config *m, const doc *yaml, em_err *e
     return st;
 }
 
-/* *d: the config.yaml that holds; *own: MODEL/config.yaml where that is another and has recommendations. */
+/* *d: the config.yaml that holds; *own: MODEL/config.yaml where that is another and has
+ * recommendations. */
 static em_status load_yaml(doc *d, doc *own, em_model_config *m, const em_model_source *src,
                            em_err *err)
 {

@@ -1,13 +1,14 @@
 /* Where a model's files are, and the numbers that no tensor's shape tells.
  *
  *     MODEL/config.json                   transformer (in transformer_subpath)
- *     MODEL/diffusion_pytorch_model.*     its base weights; need not exist beside a complete Flash file
- *     MODEL/Wan2.1_VAE.*  MODEL/models_t5_*.*  MODEL/models_clip_*.*   names from config.yaml
+ *     MODEL/diffusion_pytorch_model.*     its base weights; a complete Flash file does without
+ *     MODEL/Wan2.1_VAE.*                  names from config.yaml, these too:
+ *     MODEL/models_t5_*.*  MODEL/models_clip_*.*
  *     MODEL/google/umt5-xxl/spiece.model
  *     WAV2VEC/config.json  preprocessor_config.json  model.safetensors
  *
- * config.yaml is the one given, else MODEL/config.yaml, else a built-in copy of the released one. A name
- * that ends in .pth, .pt or .bin is looked for with .safetensors in its place first.
+ * config.yaml is the one given, else MODEL/config.yaml, else a built-in copy of the released one. A
+ * name that ends in .pth, .pt or .bin is looked for with .safetensors in its place first.
  */
 #ifndef EM_IO_MODEL_FOLDER_H
 #define EM_IO_MODEL_FOLDER_H
@@ -29,28 +30,27 @@ typedef struct em_model_source {
 } em_model_source;
 
 /* Sizes that config.json does not give, and the model reads off its tensors, are 0. */
-typedef struct em_transformer_config {
+typedef struct em_transformer_numbers {
     int64_t dim, ffn_dim, num_layers, in_dim; /* 0: not said */
     int64_t num_heads;
     int64_t out_dim, freq_dim, text_dim, text_len;
     int64_t patch[3]; /* frames, rows, columns */
     double eps;
-} em_transformer_config;
+} em_transformer_numbers;
 
-#define EM_WAV2VEC2_CONVS 7
-typedef struct em_wav2vec2_config {
+#define EM_FOLDER_CONVS 7
+typedef struct em_wav2vec2_numbers {
     int64_t hidden, ffn, num_layers, num_heads;
-    int64_t conv_dim[EM_WAV2VEC2_CONVS], conv_kernel[EM_WAV2VEC2_CONVS],
-        conv_stride[EM_WAV2VEC2_CONVS];
+    int64_t conv_dim[EM_FOLDER_CONVS], conv_kernel[EM_FOLDER_CONVS],
+        conv_stride[EM_FOLDER_CONVS];
     int64_t pos_conv_kernel, pos_conv_groups;
     double eps;
     bool do_normalize; /* zero mean, unit variance before the first convolution */
-} em_wav2vec2_config;
+} em_wav2vec2_numbers;
 
 /* Owned by the config; files exist. */
 typedef struct em_model_files {
-    char **
-        transformer; /* to lay one over another in this order: base parts, then --transformer_path */
+    char **transformer; /* to lay over one another: base parts, then --transformer_path */
     size_t transformer_count;
     char *vae, *t5, *clip, *wav2vec2, *tokenizer;
 } em_model_files;
@@ -61,8 +61,8 @@ typedef struct em_model_setting {
 } em_model_setting;
 
 typedef struct em_model_config {
-    em_transformer_config transformer;
-    em_wav2vec2_config wav2vec2;
+    em_transformer_numbers transformer;
+    em_wav2vec2_numbers wav2vec2;
     int64_t t5_num_heads, t5_text_length;
     int64_t clip_num_heads;
     double scheduler_shift;

@@ -20,7 +20,8 @@ struct em_safetensors {
     size_t count;
 };
 
-/* Bytes of a name to show in a sentence: not so many that the rule falls off the end, whole characters. */
+/* Bytes of a name to show in a sentence: not so many that the rule falls off the end, whole
+ * characters. */
 static int shown(const char *name)
 {
     enum { MOST = 120 };
@@ -50,7 +51,8 @@ static uint64_t load_le64(const unsigned char *p)
     return v;
 }
 
-/* Terminals obey control characters, and names end up in messages; NUL jansson refuses by itself. */
+/* Terminals obey control characters, and names end up in messages; NUL jansson refuses by
+ * itself. */
 static em_status check_name(const char *path, const char *name, em_err *err)
 {
     size_t n = strlen(name);
@@ -246,62 +248,73 @@ static em_status parse_header(em_safetensors *f, const unsigned char *data, size
     return check_cover(f, data, size_bytes, err);
 }
 
-em_status em_safetensors_parse(em_safetensors **out, const void *bytes, size_t size_bytes,
-                               const char *path, size_t header_cap_bytes, em_err *err)
+/* The length, the header, the cover, into a new *f. */
+static em_status parse(em_safetensors *f, const void *bytes, size_t size_bytes,
+                       size_t header_cap_bytes, em_err *err)
 {
     const unsigned char *p = bytes;
     size_t cap = header_cap_bytes ? header_cap_bytes : EM_SAFETENSORS_HEADER_BYTES;
     if (cap > EM_SAFETENSORS_HEADER_BYTES_MAX) cap = EM_SAFETENSORS_HEADER_BYTES_MAX;
     if (size_bytes < LENGTH_BYTES) {
-        return refuse(err, path, NULL, "%zu bytes are too few for a safetensors file", size_bytes);
+        return refuse(err, f->path, NULL, "%zu bytes are too few for a safetensors file",
+                      size_bytes);
     }
     uint64_t n = load_le64(p);
     if (n > cap) {
         return refuse(
-            err, path, NULL,
+            err, f->path, NULL,
             "not a safetensors file, or its header of %llu bytes is above the limit of %zu",
             (unsigned long long)n, cap);
     }
     if (n > size_bytes - LENGTH_BYTES) {
-        return refuse(err, path, NULL, "the header should have %llu bytes, %zu are there",
+        return refuse(err, f->path, NULL, "the header should have %llu bytes, %zu are there",
                       (unsigned long long)n, size_bytes - LENGTH_BYTES);
     }
+    p += LENGTH_BYTES;
+    em_status st = em_json_parse(&f->header, (const char *)p, (size_t)n, "the header", err);
+    if (st) {
+        em_err_prefix(err, "'%s'", f->path);
+        return st;
+    }
+    return parse_header(f, p + n, size_bytes - LENGTH_BYTES - (size_t)n, err);
+}
 
-    em_status st = EM_NOMEM;
+/* Nothing but the path; NULL when out of memory. */
+static em_safetensors *create_empty(const char *path, em_err *err)
+{
     em_safetensors *f = em_alloc(sizeof *f);
     if (f) f->path = em_strdup(path);
-    if (!f || !f->path) {
-        em_fail(err, EM_NOMEM, "out of memory reading '%s'", path);
-        goto fail;
-    }
-    st = em_json_parse(&f->header, (const char *)p + LENGTH_BYTES, (size_t)n, "the header", err);
+    if (f && f->path) return f;
+    em_fail(err, EM_NOMEM, "out of memory reading '%s'", path);
+    em_safetensors_close(&f);
+    return NULL;
+}
+
+em_status em_safetensors_parse(em_safetensors **out, const void *bytes, size_t size_bytes,
+                               const char *path, size_t header_cap_bytes, em_err *err)
+{
+    em_safetensors *f = create_empty(path, err);
+    if (!f) return EM_NOMEM;
+    em_status st = parse(f, bytes, size_bytes, header_cap_bytes, err);
     if (st) {
-        em_err_prefix(err, "'%s'", path);
-        goto fail;
+        em_safetensors_close(&f);
+        return st;
     }
-    st = parse_header(f, p + LENGTH_BYTES + n, size_bytes - LENGTH_BYTES - (size_t)n, err);
-    if (st) goto fail;
     *out = f;
     return EM_OK;
-
-fail:
-    em_safetensors_close(&f);
-    return st;
 }
 
 em_status em_safetensors_open(em_safetensors **out, const char *path, size_t header_cap_bytes,
                               em_err *err)
 {
-    em_map map;
-    em_safetensors *f;
-    em_status st = em_file_map(&map, path, false, err);
-    if (st) return st;
-    st = em_safetensors_parse(&f, map.data, map.size_bytes, path, header_cap_bytes, err);
+    em_safetensors *f = create_empty(path, err);
+    if (!f) return EM_NOMEM;
+    em_status st = em_file_map(&f->map, path, false, err);
+    if (!st) st = parse(f, f->map.data, f->map.size_bytes, header_cap_bytes, err);
     if (st) {
-        em_map_close(&map);
+        em_safetensors_close(&f);
         return st;
     }
-    f->map = map;
     *out = f;
     return EM_OK;
 }
@@ -397,7 +410,8 @@ static json_t *entry_json(const em_safetensors_spec *s, uint64_t begin, uint64_t
                      "data_offsets", (json_int_t)begin, (json_int_t)end);
 }
 
-/* Places the tensors, offsets counted from the end of the header, and describes them in *out (owned). */
+/* Places the tensors, offsets counted from the end of the header, and describes them in *out
+ * (owned). */
 static em_status describe(json_t **out, em_safetensors_writer *w, const order *by_place,
                           uint64_t *total, em_err *err)
 {

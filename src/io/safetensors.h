@@ -4,9 +4,9 @@
  *     N bytes   JSON: {"NAME": {"dtype": "BF16", "shape": [2, 3], "data_offsets": [BEGIN, END]}, …}
  *     the rest  the tensors' bytes; offsets count from here
  *
- * The reader takes a file only if it is whole and says nothing twice: every byte after the header belongs
- * to exactly one tensor, in order, and sizes, dtypes and offsets agree. A file that another program would
- * read differently is refused with the file, the tensor and the rule.
+ * The reader takes a file only if it is whole and says nothing twice: every byte after the header
+ * belongs to exactly one tensor, in order, and sizes, dtypes and offsets agree. A file that another
+ * program would read differently is refused with the file, the tensor and the rule.
  */
 #ifndef EM_IO_SAFETENSORS_H
 #define EM_IO_SAFETENSORS_H
@@ -60,13 +60,14 @@ typedef struct em_safetensors_spec {
 
 typedef struct em_safetensors_writer em_safetensors_writer;
 
-/* Writes the header for all tensors at once (wide types first, then by name, so that every tensor is
- * aligned to its type) and claims the file's full size. Nothing has the final name until commit. */
+/* Writes the header for all tensors at once (wide types first, then by name, so that every tensor
+ * is aligned to its type) and claims the file's full size. Nothing has the final name until
+ * commit. */
 em_status em_safetensors_create(em_safetensors_writer **out, const char *path,
                                 const em_safetensors_spec *specs, size_t count, em_err *err);
 
-/* size_bytes bytes of tensor specs[i], from offset_bytes of it on. Every byte exactly once, in any order,
- * from any number of threads. */
+/* size_bytes bytes of tensor specs[i], from offset_bytes of it on. Every byte exactly once, in any
+ * order, from any number of threads. */
 em_status em_safetensors_write(em_safetensors_writer *w, size_t i, size_t offset_bytes,
                                const void *data, size_t size_bytes, em_err *err);
 

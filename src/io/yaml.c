@@ -82,7 +82,8 @@ static bool looks_real(const char *s)
     return n > 0 && s[n] == 0;
 }
 
-/* What an unquoted scalar means; numbers that fit nothing stay text, so that a getter names them. */
+/* What an unquoted scalar means; numbers that fit nothing stay text, so that a getter names
+ * them. */
 static json_t *plain_value(const char *s)
 {
     static const char *const nulls[] = {"", "~", "null", "Null", "NULL", NULL};

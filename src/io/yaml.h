@@ -1,11 +1,11 @@
-/* YAML, as far as a configuration needs it, read into jansson's values so that io/json.h's getters and
- * their sentences serve both.
+/* YAML, as far as a configuration needs it, read into jansson's values so that io/json.h's getters
+ * and their sentences serve both.
  *
- * Taken: one document of maps, lists and scalars, at most 1 MiB and 8 levels deep. Refused by line: aliases,
- * anchors, tags, merge keys, duplicate keys, keys that are not scalars, further documents.
- * Unquoted scalars: null, Null, NULL, ~ and nothing are null; true and false in their three spellings are
- * booleans; decimal integers without leading zeros and decimal fractions are numbers; all else is text,
- * yes, no, on and off too (they are values of our flags).
+ * Taken: one document of maps, lists and scalars, at most 1 MiB and 8 levels deep. Refused by line:
+ * aliases, anchors, tags, merge keys, duplicate keys, keys that are not scalars, further documents.
+ * Unquoted scalars: null, Null, NULL, ~ and nothing are null; true and false in their three
+ * spellings are booleans; decimal integers without leading zeros and decimal fractions are numbers;
+ * all else is text, yes, no, on and off too (they are values of our flags).
  */
 #ifndef EM_IO_YAML_H
 #define EM_IO_YAML_H

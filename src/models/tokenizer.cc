@@ -12,8 +12,8 @@ extern "C" {
 #include <string>
 #include <vector>
 
-/* The one C++ file: libsentencepiece has no C face. Its objects allocate as C++ does, which em_alloc cannot
- * see; what they throw stops at our functions. */
+/* The one C++ file: libsentencepiece has no C face. Its objects allocate as C++ does, which
+ * em_alloc cannot see; what they throw stops at our functions. */
 
 struct em_tokenizer {
     sentencepiece::SentencePieceProcessor model;
@@ -26,7 +26,8 @@ namespace
 constexpr size_t model_bytes_max = 64u << 20;
 constexpr size_t json_bytes_max = 256u << 20;
 
-/* "byte_fallback" of the "model" in tokenizer.json beside `path`; no such file, no such key: off. */
+/* "byte_fallback" of the "model" in tokenizer.json beside `path`; no such file, no such key:
+ * off. */
 em_status read_byte_fallback(bool *on, const char *path, em_err *err)
 {
     std::string file(path, (size_t)(em_path_base(path) - path));
@@ -74,8 +75,8 @@ em_status load(em_tokenizer *t, const char *path, em_err *err)
     return read_byte_fallback(&t->byte_fallback, path, err);
 }
 
-/* Bytes of the well-formed UTF-8 character at p (RFC 3629: shortest form, no surrogates), 0 if none;
- * `left` are there. */
+/* Bytes of the well-formed UTF-8 character at p (RFC 3629: shortest form, no surrogates), 0 if
+ * none; `left` are there. */
 size_t utf8_char(const unsigned char *p, size_t left)
 {
     if (p[0] < 0x80) return 1;

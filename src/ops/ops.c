@@ -251,7 +251,7 @@ void em_fill(em_run *r, em_tensor x, float value)
 void em_rope(em_run *r, em_tensor x, em_tensor table, int heads)
 {
     if (em_run_stopped(r)) return;
-    if (heads < 1 || em_cols(x) % (2 * heads) || table.dtype != EM_F32 ||
+    if (heads < 1 || em_cols(x) % ((int64_t)2 * heads) || table.dtype != EM_F32 ||
         em_tensor_count(table) != em_rows(x) * (em_cols(x) / heads)) {
         misfit(r, "rope", x, table);
         return;
@@ -358,9 +358,10 @@ em_tensor em_patchify(em_run *r, em_tensor x, int ph, int pw)
 em_tensor em_unpatchify(em_run *r, em_tensor x, int64_t t, int64_t h, int64_t w, int ph, int pw)
 {
     if (em_run_stopped(r)) return EMPTY;
-    if (em_rows(x) != t * h * w || ph < 1 || pw < 1 || em_cols(x) % (ph * pw))
+    int64_t patch = (int64_t)ph * pw;
+    if (em_rows(x) != t * h * w || ph < 1 || pw < 1 || em_cols(x) % patch)
         return misfit(r, "unpatchify", x, EMPTY);
-    em_tensor y = em_run_tensor(r, x.dtype, EM_SHAPE(t, h * ph, w * pw, em_cols(x) / (ph * pw)));
+    em_tensor y = em_run_tensor(r, x.dtype, EM_SHAPE(t, h * ph, w * pw, em_cols(x) / patch));
     if (em_run_stopped(r)) return EMPTY;
     return done(r, r->ops->unpatchify(r, y, x, ph, pw), "unpatchify", y);
 }

@@ -102,7 +102,7 @@ em_noise_device em_noise_device_default(void)
     return (em_noise_device){.sm_count = 132, .threads_per_sm = 2048};
 }
 
-void em_noise_fill(float *dst, size_t n, uint64_t seed, em_noise_rng rng,
+void em_noise_fill(float *dst, size_t n, uint64_t seed, em_rng_kind rng,
                    const em_noise_device *device)
 {
     if (rng == EM_RNG_CUDA) {

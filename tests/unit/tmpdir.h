@@ -10,8 +10,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+enum { TMPDIR_PATHS = 2000 };
 typedef struct tmpdir {
     char path[64];
+    int path_count;
+    char *paths[TMPDIR_PATHS];
 } tmpdir;
 
 static inline int tmpdir_setup(void **state)
@@ -33,25 +36,26 @@ static inline int tmpdir_teardown(void **state)
 {
     tmpdir *t = *state;
     int rc = nftw(t->path, tmpdir_remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    while (t->path_count) free(t->paths[--t->path_count]);
     free(t);
     return rc;
 }
 
-/* "DIR/name" in a buffer that the next eight calls leave alone. */
+/* "DIR/name"; lives as long as the folder. */
 static inline const char *tmpdir_path(void **state, const char *name)
 {
-    static char ring[8][512];
-    static int next;
-    char *path = ring[next++ % 8];
-    snprintf(path, sizeof ring[0], "%s/%s", ((tmpdir *)*state)->path, name);
-    return path;
+    tmpdir *t = *state;
+    if (t->path_count == TMPDIR_PATHS) abort();
+    char **path = &t->paths[t->path_count++];
+    if (asprintf(path, "%s/%s", t->path, name) < 0) abort();
+    return *path;
 }
 
 /* Writes a file, making the folders above it. */
 static inline const char *tmpdir_write(void **state, const char *name, const void *data, size_t n)
 {
     const char *path = tmpdir_path(state, name);
-    char part[512];
+    char part[256];
     for (const char *p = strchr(path + strlen(((tmpdir *)*state)->path) + 1, '/'); p;
          p = strchr(p + 1, '/')) {
         snprintf(part, sizeof part, "%.*s", (int)(p - path), path);

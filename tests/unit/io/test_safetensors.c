@@ -10,7 +10,8 @@
 
 static em_err err;
 
-/* Length, header, then `zeros` bytes: the file, *size_bytes long; free. Over-reads are for ASan to see. */
+/* Length, header, then `zeros` bytes: the file, *size_bytes long; free. Over-reads are for ASan to
+ * see. */
 static char *build(const char *header, size_t zeros, size_t *size_bytes)
 {
     size_t n = strlen(header);

@@ -1,4 +1,8 @@
+em_test(io ckpt unit)
 em_test(io file unit)
+em_test(io json unit)
+em_test(io model_folder unit)
 em_test(io image_in unit golden fault)
 em_test(io image_resize unit golden)
 em_test(io safetensors unit)
+em_test(io yaml unit)

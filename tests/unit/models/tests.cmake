@@ -1,1 +1,6 @@
 em_test(models tokenizer unit golden)
+em_test(models inventory unit golden fault)
+em_test(models clip_vit unit golden fault)
+em_test(models sizes unit)
+em_test(models umt5 unit golden fault)
+em_test(models wav2vec2 unit golden fault)

@@ -13,7 +13,7 @@
 
 /* What a name such as "cuda.bf16.seed43.n1376256.every4099" says. */
 typedef struct golden_case {
-    em_noise_rng rng;
+    em_rng_kind rng;
     em_dtype dtype;
     uint64_t seed;
     size_t n, every;

@@ -1,0 +1,226 @@
+#include "pipeline/engine.h"
+
+#include "base/alloc.h"
+#include "ops/cpu/cpu.h"
+
+#include <string.h>
+
+const char *em_model_name(em_model_kind kind)
+{
+    static const char *const name[EM_MODEL_COUNT] = {"vae", "t5", "clip", "wav2vec2", "transformer"};
+    return name[kind];
+}
+
+em_engine_params em_engine_params_default(void)
+{
+    return (em_engine_params){.device = "auto", .dtype = EM_WEIGHT_BFLOAT16};
+}
+
+/* ---- checkpoints ------------------------------------------------------------------------------------ */
+
+static em_status open_layers(em_ckpt **out, char *const *path, size_t n, em_err *err)
+{
+    em_ckpt *c = NULL;
+    em_status st = em_ckpt_create(&c, err);
+    for (size_t i = 0; !st && i < n; i++) st = em_ckpt_overlay(c, path[i], err);
+    if (st)
+        em_ckpt_close(&c);
+    else
+        *out = c;
+    return st;
+}
+
+em_status em_engine_checkpoint(em_ckpt **out, const em_model_config *folder, em_model_kind kind,
+                               em_err *err)
+{
+    const em_model_files *f = &folder->files;
+    em_ckpt *c = NULL;
+    em_status st = EM_OK;
+    switch (kind) {
+    case EM_MODEL_VAE: return em_ckpt_open(out, f->vae, err);
+    case EM_MODEL_T5: return em_ckpt_open(out, f->t5, err);
+    case EM_MODEL_CLIP: return em_ckpt_open(out, f->clip, err);
+    case EM_MODEL_TRANSFORMER: return open_layers(out, f->transformer, f->transformer_count, err);
+    case EM_MODEL_WAV2VEC2:
+    default: break;
+    }
+    st = em_ckpt_open(&c, f->wav2vec2, err);
+    if (!st) st = em_ckpt_strip_prefix(c, "wav2vec2.", err);
+    if (st)
+        em_ckpt_close(&c);
+    else
+        *out = c;
+    return st;
+}
+
+/* ---- models ----------------------------------------------------------------------------------------- */
+
+static em_status open_vae(em_engine *e, const em_ckpt *c, em_err *err)
+{
+    em_vae_config cfg = {0};
+    em_status st = em_vae_config_read(&cfg, c, err);
+    return st ? st : em_vae_open(&e->vae, &cfg, c, &e->log, err);
+}
+
+static em_status open_t5(em_engine *e, const em_ckpt *c, em_err *err)
+{
+    em_umt5_config cfg = {.heads = e->folder->t5_num_heads, .max_tokens = e->folder->t5_text_length};
+    em_status st = em_umt5_config_read(&cfg, c, err);
+    return st ? st : em_umt5_open(&e->t5, &cfg, c, &e->log, err);
+}
+
+static em_status open_clip(em_engine *e, const em_ckpt *c, em_err *err)
+{
+    em_clip_vit_config cfg = {.heads = e->folder->clip_num_heads};
+    em_status st = em_clip_vit_config_read(&cfg, c, err);
+    return st ? st : em_clip_vit_open(&e->clip, &cfg, c, &e->log, err);
+}
+
+static em_status open_speech(em_engine *e, const em_ckpt *c, em_err *err)
+{
+    const em_wav2vec2_numbers *n = &e->folder->wav2vec2;
+    em_wav2vec2_config cfg = {.heads = n->num_heads, .convs = EM_FOLDER_CONVS, .eps = (float)n->eps};
+    for (int i = 0; i < EM_FOLDER_CONVS; i++) cfg.conv_stride[i] = n->conv_stride[i];
+    em_status st = em_wav2vec2_config_read(&cfg, c, err);
+    return st ? st : em_wav2vec2_open(&e->speech, &cfg, c, &e->log, err);
+}
+
+static em_status open_dit(em_engine *e, const em_ckpt *c, em_err *err)
+{
+    const em_transformer_numbers *n = &e->folder->transformer;
+    em_dit_config cfg = {.dim = n->dim,
+                         .ffn_dim = n->ffn_dim,
+                         .heads = n->num_heads,
+                         .layers = n->num_layers,
+                         .freq_dim = n->freq_dim,
+                         .text_dim = n->text_dim,
+                         .text_len = n->text_len,
+                         .in_dim = n->in_dim,
+                         .out_dim = n->out_dim,
+                         .patch_h = n->patch[1],
+                         .patch_w = n->patch[2],
+                         .eps = n->eps};
+    em_status st = em_dit_config_read(&cfg, c, err);
+    return st ? st : em_dit_open(&e->dit, &cfg, c, &e->log, err);
+}
+
+/* Every model is tried, so that one look at the log shows all that is wrong; the first failure counts. */
+static em_status open_models(em_engine *e, em_err *err)
+{
+    typedef em_status (*open_fn)(em_engine *e, const em_ckpt *c, em_err *err);
+    static const open_fn open_model[EM_MODEL_COUNT] = {open_vae, open_t5, open_clip, open_speech, open_dit};
+    em_status first = EM_OK;
+    for (int k = 0; k < EM_MODEL_COUNT; k++) {
+        em_err mine = {0};
+        em_status st = em_engine_checkpoint(&e->ckpt[k], e->folder, (em_model_kind)k, &mine);
+        if (!st) st = open_model[k](e, e->ckpt[k], &mine);
+        if (!st) continue;
+        if (first)
+            em_logf(&e->log, EM_LOG_ERROR, "%s", mine.msg);
+        else
+            first = em_fail(err, st, "%s", mine.msg);
+    }
+    return first;
+}
+
+/* The transformer looks at the others' outputs: their widths must be what it was trained on. */
+static em_status check_widths(const em_engine *e, em_err *err)
+{
+    const em_dit_config *d = em_dit_sizes(e->dit);
+    const em_wav2vec2_config *s = em_wav2vec2_sizes(e->speech);
+    const struct {
+        const char *what;
+        int64_t gives, wants;
+    } width[] = {
+        {"text encoder", em_umt5_sizes(e->t5)->dim, d->text_dim},
+        {"image encoder", em_clip_vit_sizes(e->clip)->dim, d->clip_dim},
+        {"audio encoder (layers times width)", s->layers * s->hidden, d->audio_dim},
+    };
+    for (size_t i = 0; i < EM_COUNT(width); i++)
+        if (width[i].gives != width[i].wants)
+            return em_fail(err, EM_MISMATCH,
+                           "the %s gives %lld values a token, the transformer wants %lld: these "
+                           "checkpoints do not belong together",
+                           width[i].what, (long long)width[i].gives, (long long)width[i].wants);
+    return EM_OK;
+}
+
+/* ---- engine ----------------------------------------------------------------------------------------- */
+
+static em_status choose_device(em_engine *e, const em_engine_params *p, em_err *err)
+{
+    static const em_dtype dtype[] = {
+        [EM_WEIGHT_BFLOAT16] = EM_BF16, [EM_WEIGHT_FLOAT16] = EM_F16, [EM_WEIGHT_FLOAT32] = EM_F32};
+    const char *name = p->device ? p->device : "auto";
+    e->dtype = dtype[p->dtype];
+    e->residency.drop_unpinned = p->memory_mode == EM_MEMORY_LIGHTWEIGHT;
+    if (!strcmp(name, "ref"))
+        e->ops = em_ops_ref();
+    else if (!strcmp(name, "auto") || !strcmp(name, "cpu"))
+        e->ops = em_ops_cpu();
+    else
+        return em_fail(err, EM_INVAL, "device '%s' is not available in this build: use auto or cpu", name);
+    return em_pool_create(&e->pool, p->threads, em_ops_cpu_thread_start, err);
+}
+
+em_status em_engine_open(em_engine **out, const em_engine_params *p, em_err *err)
+{
+    const em_model_source source = {.model_dir = p->model_name,
+                                    .config_path = p->config_path,
+                                    .transformer_path = p->transformer_path,
+                                    .wav2vec_dir = p->wav2vec_model_dir,
+                                    .vae_path = p->vae_path,
+                                    .ckpt_idx = p->ckpt_idx};
+    em_status st;
+    em_engine *e = em_alloc(sizeof *e);
+    if (!e) return em_fail(err, EM_NOMEM, "no memory for an engine");
+    e->log = p->log;
+    st = choose_device(e, p, err);
+    if (!st) st = em_model_folder_open(&e->folder, &source, err);
+    if (!st) st = open_models(e, err);
+    if (!st) st = check_widths(e, err);
+    if (!st) st = em_tokenizer_open(&e->tokenizer, e->folder->files.tokenizer, err);
+    if (!st) st = em_prompt_cache_open(&e->prompts, err);
+    if (st)
+        em_engine_close(&e);
+    else
+        *out = e;
+    return st;
+}
+
+void em_engine_close(em_engine **engine)
+{
+    em_engine *e = *engine;
+    if (!e) return;
+    em_vae_close(&e->vae);
+    em_umt5_close(&e->t5);
+    em_clip_vit_close(&e->clip);
+    em_wav2vec2_close(&e->speech);
+    em_dit_close(&e->dit);
+    em_tokenizer_close(&e->tokenizer);
+    em_prompt_cache_close(&e->prompts);
+    for (int k = 0; k < EM_MODEL_COUNT; k++) em_ckpt_close(&e->ckpt[k]);
+    em_model_folder_close(&e->folder);
+    em_pool_destroy(&e->pool);
+    em_free(e);
+    *engine = NULL;
+}
+
+void em_engine_cancel(em_engine *engine)
+{
+    atomic_store(&engine->cancel, true);
+}
+
+void em_engine_resume(em_engine *engine)
+{
+    atomic_store(&engine->cancel, false);
+}
+
+em_run em_engine_run(em_engine *e)
+{
+    return (em_run){.ops = e->ops,
+                    .residency = &e->residency,
+                    .pool = e->pool,
+                    .dtype = e->dtype,
+                    .cancel = &e->cancel};
+}

@@ -1,0 +1,49 @@
+/* What lives as long as the engine: the models and the device they run on. */
+#ifndef EM_PIPELINE_ENGINE_H
+#define EM_PIPELINE_ENGINE_H
+
+#include "base/thread.h"
+#include "io/ckpt.h"
+#include "io/model_folder.h"
+#include "models/clip_vit.h"
+#include "models/tokenizer.h"
+#include "models/umt5.h"
+#include "models/wan_dit.h"
+#include "models/wan_vae.h"
+#include "models/wav2vec2.h"
+#include "pipeline/prompt_cache.h"
+
+#include <stdatomic.h>
+
+/* The five checkpoints, in the order of a request. */
+typedef enum em_model_kind { EM_MODEL_VAE, EM_MODEL_T5, EM_MODEL_CLIP, EM_MODEL_WAV2VEC2,
+                             EM_MODEL_TRANSFORMER, EM_MODEL_COUNT } em_model_kind;
+
+struct em_engine {
+    em_log log;
+    em_model_config *folder; /* owned, like everything below */
+    em_ckpt *ckpt[EM_MODEL_COUNT];
+    em_vae *vae;
+    em_umt5 *t5;
+    em_clip_vit *clip;
+    em_wav2vec2 *speech;
+    em_dit *dit;
+    em_tokenizer *tokenizer;
+    em_prompt_cache *prompts;
+    em_pool *pool;
+    const em_ops *ops;
+    em_dtype dtype;
+    em_residency residency;
+    atomic_bool cancel;
+};
+
+/* A run on the engine's device without an arena: open one (or a virtual one) in it before use. */
+em_run em_engine_run(em_engine *e);
+
+/* Opens one model's checkpoint as the folder says: files laid over one another, prefixes dropped. *out is
+ * owned by the caller. */
+em_status em_engine_checkpoint(em_ckpt **out, const em_model_config *folder, em_model_kind kind,
+                               em_err *err);
+const char *em_model_name(em_model_kind kind); /* "transformer" */
+
+#endif

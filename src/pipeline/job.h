@@ -1,0 +1,76 @@
+/* One request on its way: sizes, host buffers, and the tensors that the stages hand on.
+ *
+ * Everything on the host is allocated when the job is prepared; from then on the run's arena is the only
+ * memory. The same job is run twice: on a plan (which yields the arena's size) and for real. */
+#ifndef EM_PIPELINE_JOB_H
+#define EM_PIPELINE_JOB_H
+
+#include "pipeline/color.h"
+#include "pipeline/engine.h"
+#include "pipeline/frames.h"
+#include "pipeline/guidance.h"
+#include "pipeline/sampler.h"
+#include "pipeline/teacache.h"
+
+enum { EM_BRANCH_AUDIO, EM_BRANCH_SILENT, EM_BRANCHES }; /* with the voice, and with zeros */
+
+typedef struct em_job {
+    em_engine *engine;     /* borrowed, like the next two */
+    const em_params *p;
+    const em_sink *sink;
+    em_run run;
+
+    int width, height;     /* of the video */
+    int frames;
+    em_dit_grid grid;      /* of the latents */
+    int branches;          /* 2 with guidance, else 1 */
+
+    /* host side, owned */
+    float *image;          // (height, width, 3) in [-1, 1]
+    float *wave;           // (wave_n) 16 kHz, normalised
+    size_t wave_n;
+    em_prompt *prompt;     /* borrowed from the engine's cache */
+    int32_t *window;       // (frames * 5) the frames that each audio window sees
+    float *noise;          // (16, f, h, w)
+    float *rope;           // (N, head_dim / 2, 2)
+    float *e0;             // (6 * dim) the time projection, for TeaCache
+    float *latents;        // (16, f, h, w) the final ones, for the verdict
+    float *pixels;         // (4, height, width, 3) a decoded chunk
+    uint8_t *rgb;          // (4, height, width, 3) the same in bytes
+    em_step_plan *steps;   // (num_inference_steps) which forwards run
+    em_teacache *cache;
+    em_sampler *sampler;
+    em_color *color;
+    em_verdict verdict;
+
+    /* on the device, kept from stage to stage */
+    em_tensor x;                        // (16, f, h, w) the latents
+    em_tensor y;                        // (20, f, h, w) mask and portrait
+    em_dit_cond cond[EM_BRANCHES];      /* text, image and rope are shared */
+    em_tensor residual[EM_BRANCHES];    // (N, dim) what the blocks added when they last ran
+
+    em_result result;
+    em_stage stage;
+    double start_ms, stage_start_ms, stage_start_flops;
+    double total_flops;                 /* by the plan; 0 while planning */
+} em_job;
+
+/* Sizes, host buffers, the schedule. Without pixels or samples (a plan) their buffers stay empty. */
+em_status em_job_open(em_job *j, em_engine *e, const em_picture *image, const em_sound *audio,
+                      const em_params *p, const em_sink *sink, em_err *err);
+void em_job_close(em_job *j);
+
+/* The stages of generate.c; failures stay in j->run.err. */
+void em_job_encode(em_job *j);  /* y: the portrait as latents */
+void em_job_text(em_job *j);    /* cond[].text */
+void em_job_image(em_job *j);   /* cond[].image */
+void em_job_audio(em_job *j);   /* cond[].audio, with and without the voice */
+void em_job_denoise(em_job *j); /* x: from noise to the clip's latents */
+void em_job_decode(em_job *j);  /* frames into the sink */
+
+/* Brackets of a stage, and its steps: reports to the sink and the result. */
+void em_job_stage(em_job *j, em_stage stage, int total);
+void em_job_progress(em_job *j, int done, int total);
+void em_job_stage_end(em_job *j, int total);
+
+#endif
