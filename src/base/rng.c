@@ -1,6 +1,6 @@
 #include "base/rng.h"
 
-/* ---- Mersenne Twister ------------------------------------------------------------------------------- */
+/* ---- Mersenne Twister ------------------------------------------------------------------------ */
 
 enum { MT_N = EM_MT19937_WORDS, MT_M = 397 };
 
@@ -14,8 +14,9 @@ void em_mt19937_seed(em_mt19937 *g, uint32_t seed)
     g->next = MT_N;
 }
 
-/* The recurrence x[k+n] = x[k+m] ^ (upper bit of x[k] | lower bits of x[k+1]) A, in place for all n words.
- * Word k + 1 is still the old one when word k is made, word k + m is new once it wraps: as it should be. */
+/* The recurrence x[k+n] = x[k+m] ^ (upper bit of x[k] | lower bits of x[k+1]) A, in place for all n
+ * words. Word k + 1 is still the old one when word k is made, word k + m is new once it wraps: as
+ * it should be. */
 static void mt_twist(em_mt19937 *g)
 {
     uint32_t *x = g->word;
@@ -36,7 +37,7 @@ uint32_t em_mt19937_next(em_mt19937 *g)
     return y ^ y >> 18;
 }
 
-/* ---- Philox ----------------------------------------------------------------------------------------- */
+/* ---- Philox ---------------------------------------------------------------------------------- */
 
 void em_philox4x32(uint32_t out[4], const uint32_t counter[4], const uint32_t key[2])
 {

@@ -7,10 +7,10 @@
 
 #define TWO_PI 6.283185307179586
 
-/* ---- CPU: at::native::normal_fill and at::normal_distribution --------------------------------------- */
+/* ---- CPU: at::native::normal_fill and at::normal_distribution -------------------------------- */
 
-/* Box-Muller on a block of 16 uniforms in place: radii from the first half, angles from the second. All in
- * float32, as torch does it; the logarithm's argument 1 - d is in (0, 1]. */
+/* Box-Muller on a block of 16 uniforms in place: radii from the first half, angles from the second.
+ * All in float32, as torch does it; the logarithm's argument 1 - d is in (0, 1]. */
 static void box_muller_block(float d[16])
 {
     for (int j = 0; j < 8; j++) {
@@ -25,9 +25,9 @@ static void fill_uniform(float *dst, size_t n, em_mt19937 *g)
     for (size_t i = 0; i < n; i++) dst[i] = (float)(em_mt19937_next(g) & 0xffffff) * 0x1p-24f;
 }
 
-/* n >= 16: every uniform is drawn first, then blocks are transformed. A ragged end is drawn again: the last
- * 16 places get 16 new uniforms, whatever stood in them. */
-static void fill_cpu_blocks(float *dst, size_t n, em_mt19937 *g)
+/* n >= 16: every uniform is drawn first, then blocks are transformed. A ragged end is drawn again:
+ * the last 16 places get 16 new uniforms, whatever stood in them. */
+static void fill_mt_blocks(float *dst, size_t n, em_mt19937 *g)
 {
     fill_uniform(dst, n, g);
     for (size_t i = 0; i + 16 <= n; i += 16) box_muller_block(dst + i);
@@ -45,7 +45,7 @@ static double uniform53(em_mt19937 *g)
 }
 
 /* n < 16: one pair at a time, in doubles. */
-static void fill_cpu_pairs(float *dst, size_t n, em_mt19937 *g)
+static void fill_mt_pairs(float *dst, size_t n, em_mt19937 *g)
 {
     for (size_t i = 0; i < n; i += 2) {
         double u1 = uniform53(g), u2 = uniform53(g);
@@ -55,9 +55,9 @@ static void fill_cpu_pairs(float *dst, size_t n, em_mt19937 *g)
     }
 }
 
-/* ---- CUDA: at::native::distribution_elementwise_grid_stride_kernel over curand_normal4 --------------- */
+/* ---- CUDA: at::native::distribution_elementwise_grid_stride_kernel over curand_normal4 ------- */
 
-enum { CUDA_BLOCK = 256 };
+enum { BLOCK_THREADS = 256 };
 
 /* Two normals of two random words. The offsets keep u away from 0; sine comes first. */
 static void box_muller_pair(float out[2], uint32_t a, uint32_t b)
@@ -71,12 +71,12 @@ static void box_muller_pair(float out[2], uint32_t a, uint32_t b)
 
 /* T threads sweep the array; each turn of a thread makes four values, T places apart:
  *     element = turn * 4T + lane * T + thread,   Philox counter = (turn, thread)  (64 bits each) */
-static void fill_cuda(float *dst, size_t n, uint64_t seed, const em_noise_device *device)
+static void fill_philox(float *dst, size_t n, uint64_t seed, const em_noise_device *device)
 {
-    assert(device->sm_count >= 1 && device->threads_per_sm >= CUDA_BLOCK);
-    size_t resident = (size_t)device->sm_count * (size_t)(device->threads_per_sm / CUDA_BLOCK);
-    size_t needed = n / CUDA_BLOCK + (n % CUDA_BLOCK != 0);
-    size_t threads = CUDA_BLOCK * (needed < resident ? needed : resident);
+    assert(device->sm_count >= 1 && device->threads_per_sm >= BLOCK_THREADS);
+    size_t resident = (size_t)device->sm_count * (size_t)(device->threads_per_sm / BLOCK_THREADS);
+    size_t needed = n / BLOCK_THREADS + (n % BLOCK_THREADS != 0);
+    size_t threads = BLOCK_THREADS * (needed < resident ? needed : resident);
     const uint32_t key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
 
     for (size_t turn = 0, begin = 0; begin < n; turn++, begin += 4 * threads) {
@@ -95,26 +95,21 @@ static void fill_cuda(float *dst, size_t n, uint64_t seed, const em_noise_device
     }
 }
 
-/* ---- entry ------------------------------------------------------------------------------------------ */
-
-em_noise_device em_noise_device_default(void)
-{
-    return (em_noise_device){.sm_count = 132, .threads_per_sm = 2048};
-}
+/* ---- entry ----------------------------------------------------------------------------------- */
 
 void em_noise_fill(float *dst, size_t n, uint64_t seed, em_rng_kind rng,
                    const em_noise_device *device)
 {
     if (rng == EM_RNG_CUDA) {
-        fill_cuda(dst, n, seed, device);
+        fill_philox(dst, n, seed, device);
         return;
     }
     em_mt19937 g;
     em_mt19937_seed(&g, (uint32_t)seed);
     if (n < 16)
-        fill_cpu_pairs(dst, n, &g);
+        fill_mt_pairs(dst, n, &g);
     else
-        fill_cpu_blocks(dst, n, &g);
+        fill_mt_blocks(dst, n, &g);
 }
 
 void em_noise_round(float *x, size_t n, em_dtype dtype)

@@ -11,6 +11,8 @@
 #define CUDA_MAX_ABS 4e-6    /* the card uses fast sine and cosine */
 #define BF16_MAX_SHARE 0.001 /* values that may land on the neighbouring bfloat16 */
 
+static const em_noise_device h100 = {EM_NOISE_SM_COUNT, EM_NOISE_THREADS_PER_SM};
+
 /* What a name such as "cuda.bf16.seed43.n1376256.every4099" says. */
 typedef struct golden_case {
     em_rng_kind rng;
@@ -50,7 +52,6 @@ static size_t bf16_neighbours(const float *x, const float *want, size_t n, const
 static void torch_goldens(void **state)
 {
     (void)state;
-    const em_noise_device device = em_noise_device_default();
     em_ckpt *g = golden_open("tiny/rng.safetensors");
     double worst[2] = {0};
     size_t bf16_values = 0, bf16_differ = 0;
@@ -59,7 +60,7 @@ static void torch_goldens(void **state)
         golden_case c = parse_name(t->name);
         float *x = em_alloc_array(c.n, sizeof *x);
         assert_non_null(x);
-        em_noise_fill(x, c.n, c.seed, c.rng, &device);
+        em_noise_fill(x, c.n, c.seed, c.rng, &h100);
         em_noise_round(x, c.n, c.dtype);
 
         size_t count = golden_count(t);
@@ -88,11 +89,11 @@ static void grid_depends_on_the_card(void **state)
     (void)state;
     enum { N = 8192 };
     static float a[N], b[N];
-    const em_noise_device large = em_noise_device_default(), small = {2, 1024};
-    em_noise_fill(a, 2048, 7, EM_RNG_CUDA, &large);
+    const em_noise_device small = {2, 1024};
+    em_noise_fill(a, 2048, 7, EM_RNG_CUDA, &h100);
     em_noise_fill(b, 2048, 7, EM_RNG_CUDA, &small);
     assert_memory_equal(a, b, 2048 * sizeof *a);
-    em_noise_fill(a, N, 7, EM_RNG_CUDA, &large);
+    em_noise_fill(a, N, 7, EM_RNG_CUDA, &h100);
     em_noise_fill(b, N, 7, EM_RNG_CUDA, &small);
     assert_memory_not_equal(a, b, sizeof a);
 }
@@ -101,12 +102,11 @@ static void seed_width(void **state)
 {
     (void)state;
     float a[20], b[20];
-    const em_noise_device device = em_noise_device_default();
-    em_noise_fill(a, 20, 43, EM_RNG_CPU, &device);
-    em_noise_fill(b, 20, 43 + (1ull << 32), EM_RNG_CPU, &device);
+    em_noise_fill(a, 20, 43, EM_RNG_CPU, &h100);
+    em_noise_fill(b, 20, 43 + (1ull << 32), EM_RNG_CPU, &h100);
     assert_memory_equal(a, b, sizeof a);
-    em_noise_fill(a, 20, 43, EM_RNG_CUDA, &device);
-    em_noise_fill(b, 20, 43 + (1ull << 32), EM_RNG_CUDA, &device);
+    em_noise_fill(a, 20, 43, EM_RNG_CUDA, &h100);
+    em_noise_fill(b, 20, 43 + (1ull << 32), EM_RNG_CUDA, &h100);
     assert_memory_not_equal(a, b, sizeof a);
 }
 

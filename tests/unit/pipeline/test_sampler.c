@@ -1,0 +1,194 @@
+#include "pipeline/sampler.h"
+
+#include "../golden.h"
+#include "base/alloc.h"
+#include "base/hash.h"
+#include "device/device.h"
+#include "ops/ops.h"
+
+#include <string.h>
+
+/* The trajectories are float32 in the reference, its coefficients too: rounding, and no more. */
+#define TRAJECTORY_REL_L2 2e-6
+
+enum { C = 4, T = 2, H = 3, W = 3, COUNT = C * T * H * W };
+
+/* Input "input.sched.<what>" of the synthetic checkpoints, seed 1: uniform in [-1, 1), in
+ * bfloat16. */
+static void synthetic_input(float out[COUNT], const char *what)
+{
+    char name[64];
+    int len = snprintf(name, sizeof name, "input.sched.%s", what);
+    uint64_t h = em_fnv1a64(EM_FNV1A64_INIT, name, (size_t)len) ^ 1;
+    for (uint64_t i = 0; i < COUNT; i++) {
+        uint64_t z = h + (i + 1) * 0x9e3779b97f4a7c15ull;
+        z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
+        z = (z ^ z >> 27) * 0x94d049bb133111ebull;
+        z ^= z >> 31;
+        out[i] = em_bf16_to_f32(em_f32_to_bf16((float)(z >> 40) * 0x1p-23f - 1));
+    }
+}
+
+/* A run on the plain reference ops with a poisoned arena: a state read before it was written is
+ * NaN. */
+static void open_run(em_run *r)
+{
+    em_err err = {0};
+    *r = (em_run){.ops = em_ops_ref(), .dtype = EM_F32};
+    assert_ok(em_arena_open(&r->arena, &em_device_host, 64 << 10, true, &err), err);
+}
+
+static void set_state(em_run *r, em_tensor dst, const float *values)
+{
+    em_mark m = em_run_mark(r);
+    em_copy(r, dst, em_upload(r, values, EM_F32, dst.dim, dst.ndim));
+    em_run_release(r, m);
+}
+
+/* One step with the goldens' model, v = 0.3 x + n_i. */
+static void model_step(em_sampler *s, em_run *r, em_tensor x)
+{
+    char what[16];
+    float noise[COUNT];
+    em_mark m = em_run_mark(r);
+    snprintf(what, sizeof what, "v%d", s->step);
+    synthetic_input(noise, what);
+    em_tensor n = em_upload(r, noise, EM_F32, x.dim, x.ndim);
+    em_tensor v = em_lincomb(r, 2, (em_tensor[]){x, n}, (float[]){0.3f, 1});
+    em_sampler_step(s, r, x, v);
+    em_run_release(r, m);
+}
+
+static em_tensor begin(em_sampler *s, em_run *r)
+{
+    float start[COUNT];
+    em_tensor x = em_run_keep(r, EM_F32, EM_SHAPE(C, T, H, W));
+    em_sampler_begin(s, r, x);
+    synthetic_input(start, "x");
+    set_state(r, x, start);
+    return x;
+}
+
+/* Runs a whole trajectory (steps + 1, COUNT) and returns its distance from the golden's. */
+static double trajectory_error(em_sampler *s, const float *want)
+{
+    em_run r;
+    open_run(&r);
+    em_tensor x = begin(s, &r);
+    double worst = 0;
+    const uint64_t allocations = em_alloc_calls();
+    for (int k = 0; k <= s->steps; k++) {
+        double d = golden_distance(x.data, want + k * COUNT, COUNT);
+        if (!(d <= worst)) worst = d;
+        if (k < s->steps) model_step(s, &r, x);
+    }
+    assert_ok(r.err.code, r.err);
+    assert_int_equal(em_alloc_calls(), allocations);
+    assert_int_equal(r.arena.low_bytes, 0);
+    em_arena_close(&r.arena);
+    return worst;
+}
+
+static const em_ckpt_tensor *field(const em_ckpt *g, const char *config, const char *what)
+{
+    char name[96];
+    snprintf(name, sizeof name, "%s.%s", config, what);
+    return golden_get(g, name, EM_F32);
+}
+
+static const em_solver *solver_named(const char *name)
+{
+    for (em_sampler_kind kind = EM_SAMPLER_UNIPC; kind <= EM_SAMPLER_EULER; kind++)
+        if (strcmp(em_solver_get(kind)->name, name) == 0) return em_solver_get(kind);
+    fail_msg("no solver '%s'", name);
+    return NULL;
+}
+
+/* Every "<solver>.shift<s>.steps<n>" of a golden file. */
+static void check_file(const char *file)
+{
+    em_ckpt *g = golden_open(file);
+    em_err err = {0};
+    for (size_t i = 0; i < em_ckpt_count(g); i++) {
+        char config[64], solver[32];
+        const char *name = em_ckpt_at(g, i)->name, *end = strstr(name, ".trajectory");
+        if (!end) continue;
+        snprintf(config, sizeof config, "%.*s", (int)(end - name), name);
+        int shift, steps;
+        assert_int_equal(sscanf(config, "%31[^.].shift%d.steps%d", solver, &shift, &steps), 3);
+
+        em_sampler *s = NULL;
+        assert_ok(em_sampler_open(&s, solver_named(solver), steps, shift, &err), err);
+        size_t n = (size_t)steps;
+        assert_memory_equal(s->sigma, field(g, config, "sigmas")->data, (n + 1) * sizeof(float));
+        assert_memory_equal(s->timestep, field(g, config, "timesteps")->data, n * sizeof(float));
+        double d = trajectory_error(s, field(g, config, "trajectory")->data);
+        print_message("%-28s %.2e\n", config, d);
+        if (!(d <= TRAJECTORY_REL_L2)) fail_msg("%s: trajectory off by %g", config, d);
+        em_sampler_close(&s);
+    }
+    em_ckpt_close(&g);
+}
+
+static void goldens(void **state)
+{
+    (void)state;
+    check_file("tiny/schedulers.safetensors");
+    check_file("tiny/schedulers_more.safetensors");
+}
+
+/* Step index and state tensors are all there is: another sampler, given them, ends at the same
+ * place. */
+static void resumes(void **state)
+{
+    (void)state;
+    enum { STEPS = 6, BREAK = 3 };
+    for (em_sampler_kind kind = EM_SAMPLER_UNIPC; kind <= EM_SAMPLER_EULER; kind++) {
+        em_err err = {0};
+        em_sampler *a = NULL, *b = NULL;
+        em_run ra, rb;
+        const em_solver *solver = em_solver_get(kind);
+        assert_ok(em_sampler_open(&a, solver, STEPS, 5, &err), err);
+        assert_ok(em_sampler_open(&b, solver, STEPS, 5, &err), err);
+        open_run(&ra);
+        open_run(&rb);
+        em_tensor xa = begin(a, &ra), xb = begin(b, &rb);
+        while (a->step < BREAK) model_step(a, &ra, xa);
+        set_state(&rb, xb, xa.data);
+        for (int k = 0; k < solver->states; k++) set_state(&rb, b->state[k], a->state[k].data);
+        b->step = a->step;
+        while (a->step < STEPS) model_step(a, &ra, xa);
+        while (b->step < STEPS) model_step(b, &rb, xb);
+        assert_memory_equal(xa.data, xb.data, COUNT * sizeof(float));
+        em_arena_close(&ra.arena);
+        em_arena_close(&rb.arena);
+        em_sampler_close(&a);
+        em_sampler_close(&b);
+    }
+}
+
+static void refuses(void **state)
+{
+    (void)state;
+    em_err err = {0};
+    em_sampler *s = NULL;
+    assert_int_equal(em_sampler_open(&s, &em_solver_unipc, 0, 5, &err), EM_INVAL);
+    assert_int_equal(em_sampler_open(&s, &em_solver_unipc, 8, 0, &err), EM_INVAL);
+    assert_int_equal(em_sampler_open(&s, &em_solver_unipc, 8, NAN, &err), EM_INVAL);
+    for (uint64_t n = 1; n <= 2; n++) {
+        em_alloc_fail_at(n, false);
+        assert_int_equal(em_sampler_open(&s, &em_solver_unipc, 8, 5, &err), EM_NOMEM);
+    }
+    em_alloc_fail_at(0, false);
+    assert_null(s);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(goldens),
+        cmocka_unit_test(resumes),
+        cmocka_unit_test(refuses),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
