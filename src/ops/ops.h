@@ -25,6 +25,7 @@ typedef enum em_act {
     EM_ACT_SILU,      /* x / (1 + e^-x) */
     EM_ACT_GELU_ERF,  /* x (1 + erf(x / sqrt 2)) / 2 */
     EM_ACT_GELU_TANH, /* x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2 */
+    EM_ACT_HARD_TANH, /* x clamped to [-1, 1]; NaN stays */
 } em_act;
 
 /* ---- matrix products ------------------------------------------------------------------------- */
