@@ -28,9 +28,11 @@ static em_status find_sizes(em_job *j, const em_picture *image, const em_sound *
 {
     const em_params *p = j->p;
     const em_dit_config *d = em_dit_sizes(j->engine->dit);
-    em_status st = em_image_target_size(image->width, image->height, p->sample_size[0], p->sample_size[1],
-                                        &j->width, &j->height, err);
+    em_status st = em_image_check_size("the portrait", image->width, image->height, p->sample_size[0],
+                                       p->sample_size[1], err);
     if (st) return st;
+    em_image_target_size(image->width, image->height, p->sample_size[0], p->sample_size[1], &j->width,
+                         &j->height);
     j->frames = em_audio_frames(audio->n, audio->rate_hz, p->fps, p->video_length);
     if (j->frames < 1)
         return em_fail(err, EM_INVAL, "the sound has %zu samples at %d Hz: less than one frame at %d fps",
