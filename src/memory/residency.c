@@ -2,11 +2,9 @@
 
 #include "base/alloc.h"
 #include "base/array.h"
+#include "io/file.h"
 
 #include <assert.h>
-#include <stdint.h>
-#include <sys/mman.h>
-#include <unistd.h>
 
 bool em_group_add(em_group *g, em_tensor *slot)
 {
@@ -19,15 +17,6 @@ void em_group_close(em_group *g)
 {
     em_free(g->tensor);
     *g = (em_group){0};
-}
-
-/* Whole pages inside the tensor only: its neighbours in the file may be in use. */
-static void drop_pages(em_tensor t)
-{
-    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-    uintptr_t begin = ((uintptr_t)t.data + page - 1) & ~(page - 1);
-    uintptr_t end = ((uintptr_t)t.data + em_tensor_bytes(t)) & ~(page - 1);
-    if (end > begin) madvise((void *)begin, end - begin, MADV_DONTNEED);
 }
 
 void em_residency_pin(em_residency *r, em_group *g)
@@ -49,5 +38,6 @@ void em_residency_unpin(em_residency *r, em_group *g)
     if (!r->drop_unpinned) return;
     r->resident_bytes -= g->size_bytes;
     if (r->counts_only) return;
-    for (size_t i = 0; i < g->count; i++) drop_pages(*g->tensor[i]);
+    for (size_t i = 0; i < g->count; i++)
+        em_map_drop(g->tensor[i]->data, em_tensor_bytes(*g->tensor[i]));
 }
