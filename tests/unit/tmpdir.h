@@ -2,6 +2,7 @@
 #ifndef EM_TMPDIR_H
 #define EM_TMPDIR_H
 
+#include <dirent.h>
 #include <errno.h>
 #include <ftw.h>
 #include <stdio.h>
@@ -71,15 +72,16 @@ static inline const char *tmpdir_text(void **state, const char *name, const char
     return tmpdir_write(state, name, text, strlen(text));
 }
 
-/* Files in the folder itself: "." and ".." not counted. */
+/* How many files and folders are in it. */
 static inline int tmpdir_count(void **state)
 {
-    char command[128];
-    int n = -1;
-    snprintf(command, sizeof command, "ls -A '%s' | wc -l", ((tmpdir *)*state)->path);
-    FILE *f = popen(command, "r");
-    if (!f || fscanf(f, "%d", &n) != 1) abort();
-    pclose(f);
+    int n = 0;
+    DIR *d = opendir(((tmpdir *)*state)->path);
+    if (!d) abort();
+    for (struct dirent *e; (e = readdir(d));) {
+        n += strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0;
+    }
+    closedir(d);
     return n;
 }
 

@@ -99,23 +99,27 @@ static void strips_prefix(void **state)
     em_ckpt_close(&c);
 }
 
-/* A header that is not padded: every tensor starts at an odd address in the file, not in memory. */
-static void aligns(void **state)
+/* A header that is not padded: "b" starts at an odd address in the file. */
+static const char *make_odd(void **state)
 {
-    const char *header = "{\"a\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},"
-                         "\"b\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[8,8]}}";
+    const char *header = "{\"b\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,8]},"
+                         "\"e\":{\"dtype\":\"F32\",\"shape\":[0],\"data_offsets\":[8,8]}}";
     char file[256] = {0};
-    size_t n = strlen(header) + 1; /* one space, if that makes it odd */
-    n |= 1;
+    size_t n = strlen(header) | 1;
     memset(file + 8, ' ', n);
     memcpy(file + 8, header, strlen(header));
     file[0] = (char)n;
-    memcpy(file + 8 + n, (float[]){1.25f, -3}, 8);
+    memcpy(file + 8 + n, (float[]){21, -3}, 8);
+    return tmpdir_write(state, "odd.safetensors", file, 8 + n + 8);
+}
+
+static void aligns(void **state)
+{
     em_ckpt *c = NULL;
-    assert_ok(em_ckpt_open(&c, tmpdir_write(state, "odd.safetensors", file, 8 + n + 8), &err), err);
-    const em_ckpt_tensor *a = em_ckpt_find(c, "a");
-    assert_int_equal((uintptr_t)a->data % sizeof(float), 0);
-    assert_memory_equal(a->data, ((float[]){1.25f, -3}), 8);
+    assert_ok(em_ckpt_open(&c, make_odd(state), &err), err);
+    const em_ckpt_tensor *b = em_ckpt_find(c, "b");
+    assert_int_equal((uintptr_t)b->data % sizeof(float), 0);
+    assert_memory_equal(b->data, ((float[]){21, -3}), 8);
     em_ckpt_close(&c);
 }
 
@@ -148,7 +152,7 @@ static em_status open_both(em_ckpt **out, const char *base, const char *flash)
 static void every_allocation(void **state)
 {
     const char *base = make(state, "base.safetensors", base_names, 3, 10);
-    const char *flash = make(state, "flash.safetensors", flash_names, 2, 20);
+    const char *flash = make_odd(state);
     for (int sticky = 0; sticky < 2; sticky++) {
         em_status st = EM_NOMEM;
         for (uint64_t n = 1; st; n++) {

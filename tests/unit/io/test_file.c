@@ -5,9 +5,10 @@
 #include "../test.h"
 #include "../tmpdir.h"
 
-#include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
+#include <sys/resource.h>
 
 static em_err err;
 
@@ -44,16 +45,29 @@ static void map_refuses(void **state)
     assert_int_equal(map.size_bytes, 0);
 }
 
+/* Of mapped files, in memory now. */
+static long resident_kib(void)
+{
+    char line[128];
+    long kib = -1;
+    FILE *f = fopen("/proc/self/status", "r");
+    while (f && fgets(line, sizeof line, f)) sscanf(line, "RssFile: %ld kB", &kib);
+    fclose(f);
+    return kib;
+}
+
 static void drop_keeps_the_bytes(void **state)
 {
-    enum { N = 5 * 4096 + 17 };
+    enum { N = (8 << 20) + 17 };
     char *data = malloc(N);
     for (int i = 0; i < N; i++) data[i] = (char)(i * 7);
     em_map map;
     assert_ok(em_file_map(&map, tmpdir_write(state, "big", data, N), false, &err), err);
     assert_memory_equal(map.data, data, N);
+    long before = resident_kib();
     em_map_drop((const char *)map.data + 100, N - 200);
     em_map_drop((const char *)map.data + 1, 1); /* no whole page in it */
+    assert_true(before - resident_kib() > 6 << 10);
     assert_memory_equal(map.data, data, N);
     em_map_close(&map);
     free(data);
@@ -229,6 +243,23 @@ static void writes_from_threads(void **state)
     em_map_close(&map);
 }
 
+/* The kernel takes half of a write, then refuses: the first half must not be mistaken for all of
+ * it. */
+static void short_write(void **state)
+{
+    const struct rlimit ten = {.rlim_cur = 10, .rlim_max = RLIM_INFINITY};
+    struct rlimit old;
+    em_file_writer *w;
+    assert_ok(em_file_writer_open(&w, tmpdir_path(state, "out"), &err), err);
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &ten), 0);
+    em_status st = em_file_writer_write(w, 0, "twenty bytes of text", 20, &err);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+    assert_int_equal(st, EM_IO);
+    em_file_writer_close(&w);
+}
+
 /* More than any machine has: the claim fails before the work, and nothing stays. */
 static void full_disk(void **state)
 {
@@ -260,6 +291,7 @@ int main(void)
         IN_TMPDIR(writer_refuses),
         IN_TMPDIR(left_overs),
         IN_TMPDIR(writes_from_threads),
+        IN_TMPDIR(short_write),
         IN_TMPDIR(full_disk),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

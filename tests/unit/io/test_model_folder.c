@@ -190,6 +190,12 @@ static void wrong_folders(void **state)
     rename(tmpdir_path(state, "m"), tmpdir_path(state, "far/m"));
     src.model_dir = tmpdir_path(state, "far");
     assert_refused(&src, EM_IO, "far/m', one folder further down?");
+    for (const char *c = "hkcatxobz"; *c; c++) { /* of several the first by name, not by the disk */
+        char name[32];
+        snprintf(name, sizeof name, "far/%c/config.json", *c);
+        tmpdir_text(state, name, "{}");
+    }
+    assert_refused(&src, EM_IO, "far/a', one folder further down?");
     src.model_dir = NULL;
     assert_refused(&src, EM_INVAL, "--model_name is needed");
     src.model_dir = tmpdir_path(state, "far/m");

@@ -188,6 +188,19 @@ static void long_names(void **state)
     assert_non_null(strstr(err.msg, "a name of 513 bytes, at most 512"));
 }
 
+/* The shortest header that names too many; the count is refused before any entry is looked at. */
+static void too_many_tensors(void **state)
+{
+    (void)state;
+    char *header = malloc(EM_SAFETENSORS_HEADER_BYTES), *p = header;
+    *p++ = '{'; /* an entry has at most 10 bytes: "f4240":0, */
+    for (int i = 0; i <= EM_SAFETENSORS_TENSORS; i++) p += snprintf(p, 12, "\"%x\":0,", i);
+    memcpy(p - 1, "}", 2);
+    assert_int_equal(parse(header, 0), EM_FORMAT);
+    assert_non_null(strstr(err.msg, "1000001 tensors, at most 1000000"));
+    free(header);
+}
+
 /* Values arrive as they are, in the order of their bytes. */
 static void reads_values(void **state)
 {
@@ -401,10 +414,15 @@ static void every_allocation(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_rule),     cmocka_unit_test(every_cut),
-        cmocka_unit_test(header_lengths), cmocka_unit_test(long_names),
-        IN_TMPDIR(reads_values),          IN_TMPDIR(round_trip),
-        IN_TMPDIR(writer_refuses),        IN_TMPDIR(writes_from_threads),
+        cmocka_unit_test(every_rule),
+        cmocka_unit_test(every_cut),
+        cmocka_unit_test(header_lengths),
+        cmocka_unit_test(long_names),
+        cmocka_unit_test(too_many_tensors),
+        IN_TMPDIR(reads_values),
+        IN_TMPDIR(round_trip),
+        IN_TMPDIR(writer_refuses),
+        IN_TMPDIR(writes_from_threads),
         IN_TMPDIR(every_allocation),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -154,6 +154,17 @@ static void refuses_bad_models(void **state)
     em_alloc_fail_at(1, false);
     assert_int_equal(em_tokenizer_open(&t, MEDIA "spiece.model", &err), EM_NOMEM);
     em_alloc_fail_at(0, false);
+    assert_null(t);
+    static const char *const gone[] = {"<pad>", "</s>"};
+    for (int i = 0; i < 2; i++) { /* renamed, the piece is there no more */
+        char *piece = memmem(model, n, gone[i], strlen(gone[i]));
+        assert_non_null(piece);
+        piece[1] = 'Q';
+        assert_int_equal(em_tokenizer_open(&t, tmpdir_write(state, "d", model, n), &err),
+                         EM_FORMAT);
+        assert_non_null(strstr(err.msg, i ? "has no end token" : "has no padding token"));
+        memcpy(piece, gone[i], strlen(gone[i]));
+    }
     em_free(model);
     assert_null(t);
 }
