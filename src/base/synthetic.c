@@ -41,7 +41,7 @@ void em_synth_values(void *dst, em_dtype dtype, uint64_t key, em_synth_rule rule
         em_store_f32(dst, dtype, i, em_bf16_to_f32(value(key, rule, first + i)));
 }
 
-/* ---- the rule table --------------------------------------------------------------------------------- */
+/* ---- the rule table -------------------------------------------------------------------------- */
 
 /* How a row's text is held against a name. */
 typedef enum rule_match {
@@ -52,8 +52,9 @@ typedef enum rule_match {
     SCALAR, /* any tensor without dimensions */
 } rule_match;
 
-/* The first row that fits decides. Norms and gains are near one, so that signals keep their size through
- * many layers; what no row names is a matrix and gets unit variance per input (see below). */
+/* The first row that fits decides. Norms and gains are near one, so that signals keep their size
+ * through many layers; what no row names is a matrix and gets unit variance per input (see
+ * below). */
 static const struct {
     rule_match match;
     const char *text;

@@ -1,18 +1,19 @@
-/* The visual tower of CLIP ViT-H/14 (arXiv 2103.00020; the transformer is arXiv 2010.11929), trained by
- * open_clip as xlm-roberta-large-vit-huge-14.
+/* The visual tower of CLIP ViT-H/14 (arXiv 2103.00020; the transformer is arXiv 2010.11929),
+ * trained by open_clip as xlm-roberta-large-vit-huge-14.
+ *
  * Upstream: src/wan_image_encoder.py, classes CLIPModel, VisionTransformer and AttentionBlock.
  *
- *     image (H, W, 3) in [-1, 1] -> bicubic to 224 x 224, CLIP's mean and deviation
+ *     image (H, W, 3) in [-1, 1]
+ *       -> bicubic to 224 x 224, CLIP's mean and deviation               (224, 224, 3)
  *       -> 16 x 16 patches of 14 x 14 pixels, linear                     (256, 1280)
  *       -> class token in front, + position embedding, layer norm        (257, 1280)
  *       -> 31 of 32 blocks: x += attention(LN(x)); x += mlp(LN(x))       (257, 1280)
  *
  * Quirks we reproduce
- *   - the last block, the norm behind it and the head are in the file and not used: the diffusion model
- *     was trained on the features before them
+ *   - the last block, the norm behind it and the head are in the file and not used: the diffusion
+ *     model was trained on the features before them
  *   - the picture is resized without antialiasing and without keeping its aspect
- *   - the textual half of the file is never read
- */
+ *   - the textual half of the file is never read */
 #include "models/clip_vit.h"
 
 #include "base/alloc.h"
@@ -25,7 +26,7 @@ static const float eps = 1e-5f;
 static const double pixel_mean[3] = {0.48145466, 0.4578275, 0.40821073};
 static const double pixel_deviation[3] = {0.26862954, 0.26130258, 0.27577711};
 
-/* ---- weights ---------------------------------------------------------------------------------------- */
+/* ---- weights --------------------------------------------------------------------------------- */
 
 typedef struct block_weights {
     em_nn_norm norm1, norm2;
@@ -158,7 +159,7 @@ void em_clip_vit_visit(em_binder *b, const em_clip_vit_config *cfg)
     walk(b, cfg, NULL);
 }
 
-/* ---- config ----------------------------------------------------------------------------------------- */
+/* ---- config ---------------------------------------------------------------------------------- */
 
 em_clip_vit_config em_clip_vit_config_default(void)
 {
@@ -247,9 +248,9 @@ const em_clip_vit_config *em_clip_vit_sizes(const em_clip_vit *m)
     return &m->cfg;
 }
 
-/* ---- blocks ----------------------------------------------------------------------------------------- */
+/* ---- blocks ---------------------------------------------------------------------------------- */
 
-/* [-1, 1] to CLIP's units, ((x/2 + 1/2) - mean) / deviation, as one scale and shift.   x (S, S, 3) */
+/* [-1, 1] to CLIP's units, (x/2 + 1/2 - mean) / deviation, as one scale and shift.   x (S, S, 3) */
 static void normalise_pixels(em_run *r, em_tensor x)
 {
     float scale[3], shift[3];
@@ -314,7 +315,7 @@ static void block(em_run *r, const em_clip_vit *m, const block_weights *b, em_te
     em_run_release(r, mark);
 }
 
-/* ---- entry ------------------------------------------------------------------------------------------ */
+/* ---- entry ----------------------------------------------------------------------------------- */
 
 em_tensor em_clip_vit_forward(em_run *r, const em_clip_vit *m, em_tensor image,
                               em_clip_vit_taps *taps)

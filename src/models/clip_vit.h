@@ -8,18 +8,18 @@
 typedef struct em_clip_vit_config {
     /* what config.yaml alone says */
     int64_t heads;
-    /* what the shapes say; layers counts the last one, which is never run */
-    int64_t dim, ffn, layers, patch,
-        grid; /* the picture is grid x grid patches of patch x patch pixels */
-    /* The parts of the file that are not read: only a synthetic checkpoint needs their sizes, and zeros
-     * leave them out. */
+    /* What the shapes say. layers counts the last one, which is never run; the picture is a square
+     * of grid x grid patches, each of patch x patch pixels. */
+    int64_t dim, ffn, layers, patch, grid;
+    /* The parts of the file that are not read: only a synthetic checkpoint needs their sizes, and
+     * zeros leave them out. */
     int64_t embed_dim, text_dim, text_layers, text_vocab, text_positions;
 } em_clip_vit_config;
 
 /* ViT-H/14 with its XLM-RoBERTa: the released sizes. */
 em_clip_vit_config em_clip_vit_config_default(void);
-/* Fills in the visual sizes that the checkpoint's shapes state; heads is the caller's, the unread parts
- * become zeros. */
+/* Fills in the visual sizes that the checkpoint's shapes state; heads is the caller's, the unread
+ * parts become zeros. */
 em_status em_clip_vit_config_read(em_clip_vit_config *cfg, const em_ckpt *ckpt, em_err *err);
 
 typedef struct em_clip_vit em_clip_vit;

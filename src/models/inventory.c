@@ -23,7 +23,7 @@ void em_inventory_close(em_inventory *inv)
     *inv = (em_inventory){0};
 }
 
-/* ---- the synthetic file ------------------------------------------------------------------------------ */
+/* ---- the synthetic file ---------------------------------------------------------------------- */
 
 enum { PIECE = 1 << 18 }; /* values made and written at once */
 

@@ -1,4 +1,4 @@
-/* Every tensor of a model's checkpoint, as the model's walk lists them, and a synthetic file of them.
+/* Every tensor of a model's checkpoint, as its walk lists them, and a synthetic file of them.
  *
  *     em_inventory inv = {0};
  *     em_binder *walk = NULL;
@@ -8,8 +8,7 @@
  *         st = em_binder_finish(&walk, err);
  *     }
  *     if (!st) st = em_inventory_synthesize(&inv, "t5", 1, EM_BF16, "t5.safetensors", pool, err);
- *     em_inventory_close(&inv);
- */
+ *     em_inventory_close(&inv); */
 #ifndef EM_MODELS_INVENTORY_H
 #define EM_MODELS_INVENTORY_H
 
@@ -27,8 +26,8 @@ typedef struct em_inventory {
 em_status em_inventory_item(void *inventory, const em_bind_item *it, em_err *err);
 void em_inventory_close(em_inventory *inv);
 
-/* Writes the values of base/synthetic.h under the final name `path`, all or nothing, on all threads of the
- * pool (NULL: on this one). `model` is the first part of the streams' names. */
+/* Writes the values of base/synthetic.h under the final name `path`, all or nothing, on all threads
+ * of the pool (NULL: on this one). `model` is the first part of the streams' names. */
 em_status em_inventory_synthesize(const em_inventory *inv, const char *model, uint64_t seed,
                                   em_dtype dtype, const char *path, em_pool *pool, em_err *err);
 

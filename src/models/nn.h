@@ -24,7 +24,7 @@ em_tensor em_nn_mlp(em_run *r, em_tensor x, const em_nn_dense *in, const em_nn_d
 /* o(softmax(scale q(x) k(x)^T + bias) v(x))   x (N, C) -> (N, C) */
 em_tensor em_nn_self_attention(em_run *r, em_tensor x, const em_nn_attn *w, const em_attn *a);
 
-/* Keeps x for a caller who wants to see it: *tap becomes a float32 copy that outlives em_run_release. */
+/* Keeps x for a caller who wants to see it: *tap becomes a float32 copy (em_run_keep). */
 void em_nn_tap(em_run *r, em_tensor *tap, em_tensor x);
 
 #endif

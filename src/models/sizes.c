@@ -29,7 +29,8 @@ int64_t em_sizes_dim(em_sizes *s, const char *name, int ndim, int axis)
     return fits ? t->dim[axis] : 0;
 }
 
-/* The decimal number at the start of text, when a dot ends it; else -1. Stops counting at `limit`. */
+/* The decimal number at the start of text, when a dot ends it; else -1. Stops counting at
+ * `limit`. */
 static int64_t block_number(const char *text, int64_t limit)
 {
     int64_t n = 0;

@@ -1,5 +1,5 @@
-/* Sizes that a checkpoint states by its shapes. Models read them before they bind; the binder then holds
- * every tensor against them. */
+/* Sizes that a checkpoint states by its shapes. Models read them before they bind; the binder then
+ * holds every tensor against them. */
 #ifndef EM_MODELS_SIZES_H
 #define EM_MODELS_SIZES_H
 
@@ -16,10 +16,10 @@ typedef struct em_sizes {
     em_err err;
 } em_sizes;
 
-/* Dimension `axis` of tensor `name`, which must have ndim dimensions: 1 to INT32_MAX. On failure 0. */
+/* Dimension `axis` of a tensor that must have ndim of them, 1 to INT32_MAX each. On failure 0. */
 int64_t em_sizes_dim(em_sizes *s, const char *name, int ndim, int axis);
-/* Blocks named PREFIX<number>.…: the highest number + 1, so that a gap is a missing block and not the end.
- * At least 1, at most the number of tensors. On failure 0. */
+/* Blocks named PREFIX<number>.…: the highest number + 1, so that a gap is a missing block and not
+ * the end. At least 1, at most the number of tensors. On failure 0. */
 int64_t em_sizes_blocks(em_sizes *s, const char *prefix);
 /* Keeps a failure of the caller's own. */
 void em_sizes_require(em_sizes *s, bool holds, const char *fmt, ...)

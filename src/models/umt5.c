@@ -1,22 +1,23 @@
 /* The encoder of UMT5-XXL (arXiv 2304.09151; T5 is arXiv 1910.10683).
+ *
  * Upstream: src/wan_text_encoder.py, classes WanT5EncoderModel and T5SelfAttention.
  *
  *     ids (L) -> embedding rows (L, 4096) -> 24 blocks -> RMS norm -> (L, 4096)
  *     block:  x += attention(RMS(x));  x += fc2(fc1(n) GELU(gate(n))), n = RMS(x)
  *
- * No bias anywhere, no scaling of the scores, no absolute positions: where a token is enters through a
- * number per head and distance that is added to the scores.
+ * No bias anywhere, no scaling of the scores, no absolute positions: where a token is enters
+ * through a number per head and distance that is added to the scores.
  *
- * What differs from the papers' T5: every block has a distance table of its own (UMT5), and the released
- * file is Wan's renaming of it.
+ * What differs from the papers' T5: every block has a distance table of its own (UMT5), and the
+ * released file is Wan's renaming of it.
  *
  * Quirks we reproduce
- *   - distance buckets are computed in float32 logarithms
- * Upstream pads to 512 tokens and masks; masked keys weigh nothing and padded rows are cut off behind, so
- * the same rows come from the real tokens alone.
+ *   - distance buckets are computed with float32 logarithms
  *
- * 5.7 G parameters: a block's weights are pinned for that block only.
- */
+ * Upstream pads to 512 tokens and masks; masked keys weigh nothing and padded rows are cut off
+ * behind, so the same rows come from the real tokens alone.
+ *
+ * 5.7 G parameters: a block's weights are pinned for that block only. */
 #include "models/umt5.h"
 
 #include "base/alloc.h"
@@ -29,7 +30,7 @@
 static const float eps = 1e-6f;
 enum { MAX_DISTANCE = 128 }; /* all greater distances share the last bucket */
 
-/* ---- weights ---------------------------------------------------------------------------------------- */
+/* ---- weights --------------------------------------------------------------------------------- */
 
 typedef struct block_weights {
     em_tensor norm1, norm2;
@@ -101,7 +102,7 @@ void em_umt5_visit(em_binder *b, const em_umt5_config *cfg)
     walk(b, cfg, NULL);
 }
 
-/* ---- config ----------------------------------------------------------------------------------------- */
+/* ---- config ---------------------------------------------------------------------------------- */
 
 em_umt5_config em_umt5_config_default(void)
 {
@@ -141,9 +142,9 @@ em_status em_umt5_config_read(em_umt5_config *cfg, const em_ckpt *ckpt, em_err *
     return st;
 }
 
-/* T5's buckets for both directions: keys behind the query take the first half, keys ahead the second. In a
- * half, small distances have a bucket each, greater ones share buckets that widen logarithmically. The
- * arithmetic is float32, as upstream's. */
+/* T5's buckets for both directions: keys behind the query take the first half, keys ahead the
+ * second. In a half, small distances have a bucket each, greater ones share buckets that widen
+ * logarithmically. The arithmetic is float32, as upstream's. */
 static int32_t distance_bucket(int64_t d, int64_t buckets)
 {
     int64_t half = buckets / 2, exact = half / 2, ahead = d > 0 ? half : 0;
@@ -203,7 +204,7 @@ const em_umt5_config *em_umt5_sizes(const em_umt5 *m)
     return &m->cfg;
 }
 
-/* ---- blocks ----------------------------------------------------------------------------------------- */
+/* ---- blocks ---------------------------------------------------------------------------------- */
 
 /* What a block adds to the scores of n queries and n keys: (heads, 2n - 1), by key - query. */
 static em_tensor distance_bias(em_run *r, const em_umt5 *m, const block_weights *b, int64_t n)
@@ -246,7 +247,7 @@ static void embed(em_run *r, const em_umt5 *m, em_tensor x, const int32_t *ids)
     em_run_release(r, mark);
 }
 
-/* ---- entry ------------------------------------------------------------------------------------------ */
+/* ---- entry ----------------------------------------------------------------------------------- */
 
 em_tensor em_umt5_forward(em_run *r, const em_umt5 *m, const int32_t *ids, int64_t n)
 {

@@ -29,8 +29,8 @@ const em_umt5_config *em_umt5_sizes(const em_umt5 *m); /* borrowed until close *
 /* Names every tensor of such a checkpoint to a visiting binder. */
 void em_umt5_visit(em_binder *b, const em_umt5_config *cfg);
 
-/* ids[0 … n): a host array, borrowed for the call, without padding.
- * -> F32 (n, dim), scratch. In a float16 run it works in bfloat16: its activations overflow half. */
+/* ids[0 … n): a host array, borrowed for the call, without padding. -> F32 (n, dim), scratch. In a
+ * float16 run it works in bfloat16: its activations overflow half. */
 em_tensor em_umt5_forward(em_run *r, const em_umt5 *m, const int32_t *ids, int64_t n);
 
 #endif

@@ -235,6 +235,28 @@ void em_dit_visit(em_binder *b, const em_dit_config *cfg)
 
 /* ---- sizes ----------------------------------------------------------------------------------- */
 
+em_dit_config em_dit_config_default(void)
+{
+    return (em_dit_config){
+        .dim = 1536,
+        .ffn_dim = 8960,
+        .heads = 12,
+        .layers = 30,
+        .freq_dim = 256,
+        .text_dim = 4096,
+        .text_len = 512,
+        .in_dim = 36,
+        .out_dim = 16,
+        .patch_h = 2,
+        .patch_w = 2,
+        .clip_dim = 1280,
+        .audio_dim = 12 * 768,
+        .audio_intermediate = 512,
+        .audio_tokens = 32,
+        .eps = 1e-6,
+    };
+}
+
 /* *value, when it is 0, becomes dimension `axis` of the tensor divided by `unit`. */
 static void from_shape(int64_t *value, const em_ckpt *ckpt, const char *name, int axis,
                        int64_t unit)
@@ -551,6 +573,12 @@ static double frequency(int64_t i, int64_t pairs)
     return pow(10000.0, -(double)i / (double)pairs);
 }
 
+/* RIFLEx: one period spans the clip with a tenth to spare; upstream also divides by 4.886. */
+static double riflex_frequency(int64_t frames)
+{
+    return 0.9 * 2 * M_PI / (double)frames / 4.886;
+}
+
 void em_dit_rope_fill(const em_dit_config *cfg, em_dit_grid g, int riflex_k, float *host)
 {
     int64_t pairs = cfg->dim / cfg->heads / 2, third = pairs / 3;
@@ -561,7 +589,7 @@ void em_dit_rope_fill(const em_dit_config *cfg, em_dit_grid g, int riflex_k, flo
         for (int axis = 0; axis < 3; axis++)
             for (int64_t i = 0; i < n[axis]; i++) {
                 double w = frequency(i, n[axis]);
-                if (axis == 0 && i + 1 == riflex_k) w = 0.9 * 2 * M_PI / (double)g.frames;
+                if (axis == 0 && i + 1 == riflex_k) w = riflex_frequency(g.frames);
                 *host++ = (float)cos((double)pos[axis] * w);
                 *host++ = (float)sin((double)pos[axis] * w);
             }

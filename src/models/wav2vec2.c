@@ -1,10 +1,13 @@
 /* wav2vec 2.0 (arXiv 2006.11477), the encoder alone, as EchoMimicV3 uses it.
- * Upstream: src/wav2vec2.py, class Wav2Vec2Model, over Wav2Vec2Model of the transformers library.
  *
- *     wave (n) -> 7 convolutions, 320 samples a step -> features (T, 512), 50 a second
- *              -> resampled to one row a video frame -> layer norm, linear       (frames, 768)
- *              -> + GELU(positional convolution), layer norm                     hidden state 0
- *              -> 12 transformer layers, norms behind the sums                   hidden states 1 … 12
+ * Upstream: src/wav2vec2.py, class Wav2Vec2Model, over the transformers library's class of that
+ * name.
+ *
+ *     wave (n) -> 7 convolutions, 320 samples a step     features (T, 512), 50 a second
+ *              -> resampled to one row a video frame              (frames, 512)
+ *              -> layer norm, linear                              (frames, 768)
+ *              -> + GELU(positional convolution), layer norm      hidden state 0
+ *              -> 12 transformer layers, norms behind the sums    hidden states 1 … 12
  *
  * Activations are (time, channels); convolution weights (out, in / groups, kernel) as in the file.
  *
@@ -12,12 +15,11 @@
  * transformer, so its positions are frames.
  *
  * Quirks we reproduce
- *   - the first convolution alone has a norm, each channel over the whole recording: what is heard at the
- *     end changes the features of the beginning
- *   - an even positional kernel padded by half of it on both sides yields one row too many, and the last
- *     one is dropped: the same as one zero less behind
- *   - the released base model has no final norm (do_stable_layer_norm false)
- */
+ *   - the first convolution alone has a norm, each channel over the whole recording: what is heard
+ *     at the end changes the features of the beginning
+ *   - an even positional kernel padded by half of it on both sides yields one row too many, and the
+ *     last one is dropped: the same as one zero less behind
+ *   - hidden state 0 is left out of the result */
 #include "models/wav2vec2.h"
 
 #include "base/alloc.h"
@@ -30,7 +32,7 @@
 /* The norm in the feature extractor has torch's default; config.json's value is for the others. */
 static const float time_norm_eps = 1e-5f;
 
-/* ---- weights ---------------------------------------------------------------------------------------- */
+/* ---- weights --------------------------------------------------------------------------------- */
 
 typedef struct conv_weights {
     em_tensor w; /* (out, in, kernel) */
@@ -148,7 +150,7 @@ void em_wav2vec2_visit(em_binder *b, const em_wav2vec2_config *cfg)
     walk(b, cfg, NULL);
 }
 
-/* ---- config ----------------------------------------------------------------------------------------- */
+/* ---- config ---------------------------------------------------------------------------------- */
 
 em_wav2vec2_config em_wav2vec2_config_default(void)
 {
@@ -257,7 +259,7 @@ const em_wav2vec2_config *em_wav2vec2_sizes(const em_wav2vec2 *m)
     return &m->cfg;
 }
 
-/* ---- blocks ----------------------------------------------------------------------------------------- */
+/* ---- blocks ---------------------------------------------------------------------------------- */
 
 /* Feature rows of n samples; 0 when they are too few for one. */
 static int64_t feature_rows(const em_wav2vec2_config *c, int64_t n)
@@ -292,7 +294,8 @@ static em_tensor features(em_run *r, const em_wav2vec2 *m, em_tensor wave, int64
     return out;
 }
 
-/* x + GELU(conv(x)): where in the recording a frame is, learnt from its neighbours.   x (frames, hidden) */
+/* x += GELU(conv(x)): where in the recording a frame is, told by its neighbours.
+ * x (frames, hidden) */
 static void add_positions(em_run *r, const em_wav2vec2 *m, em_tensor x)
 {
     const em_wav2vec2_config *c = &m->cfg;
@@ -334,9 +337,9 @@ static void layer(em_run *r, const em_wav2vec2 *m, const layer_weights *l, em_te
     em_run_release(r, mark);
 }
 
-/* ---- entry ------------------------------------------------------------------------------------------ */
+/* ---- entry ----------------------------------------------------------------------------------- */
 
-/* All but the conversion of types: the run works in float32 here. */
+/* The run works in float32 here. */
 static em_tensor forward(em_run *r, const em_wav2vec2 *m, em_tensor wave, int64_t frames,
                          em_wav2vec2_taps *taps)
 {

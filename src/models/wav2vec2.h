@@ -21,8 +21,8 @@ typedef struct em_wav2vec2_config {
 
 /* wav2vec2-base: the released sizes. */
 em_wav2vec2_config em_wav2vec2_config_default(void);
-/* Fills in the sizes that the checkpoint's shapes state; the first group of fields is the caller's. Names
- * start at "feature_extractor.": strip "wav2vec2." first (em_ckpt_strip_prefix). */
+/* Fills in the sizes that the checkpoint's shapes state; the first group of fields is the caller's.
+ * Names start at "feature_extractor.": strip "wav2vec2." first (em_ckpt_strip_prefix). */
 em_status em_wav2vec2_config_read(em_wav2vec2_config *cfg, const em_ckpt *ckpt, em_err *err);
 
 typedef struct em_wav2vec2 em_wav2vec2;
@@ -43,8 +43,8 @@ typedef struct em_wav2vec2_taps {
 } em_wav2vec2_taps;
 
 /* wave F32 (n): 16 kHz mono, normalised as preprocessor_config.json says.   taps may be NULL
- * -> F32 (frames, layers, hidden), scratch: hidden states 1 … layers. Computes in float32 whatever the
- * run's type is. */
+ * -> F32 (frames, layers, hidden), scratch: hidden states 1 … layers. Computes in float32 whatever
+ * the run's type is. */
 em_tensor em_wav2vec2_forward(em_run *r, const em_wav2vec2 *m, em_tensor wave, int64_t frames,
                               em_wav2vec2_taps *taps);
 

@@ -167,6 +167,8 @@ typedef struct em_conv_args {
 struct em_ops {
     const char *name;
     em_device *device;
+    /* A library's per-thread settings, for em_pool_create; NULL: none. */
+    void (*thread_start)(void);
     size_t (*linear_workspace)(em_run *r, em_tensor y, em_tensor x, em_tensor w);
     em_status (*linear)(em_run *r, em_tensor y, em_tensor x, em_tensor w, em_tensor b, em_act act,
                         void *ws);
@@ -202,6 +204,8 @@ struct em_ops {
 const em_ops *em_ops_ref(void); /* plain loops: documentation, and every other table's judge */
 const em_ops *
 em_ops_cpu(void); /* oneDNN and vector kernels; falls back to ref's where it has no own */
+/* The table of a --device name (auto, cpu, ref); NULL when this build has none of that name. */
+const em_ops *em_ops_find(const char *device);
 /* A table with target's scratch and workspaces that computes nothing; *out is the caller's storage. */
 void em_ops_plan(em_ops *out, const em_ops *target);
 

@@ -12,8 +12,6 @@
 #include "pipeline/sampler.h"
 #include "pipeline/teacache.h"
 
-enum { EM_BRANCH_AUDIO, EM_BRANCH_SILENT, EM_BRANCHES }; /* with the voice, and with zeros */
-
 typedef struct em_job {
     em_engine *engine;     /* borrowed, like the next two */
     const em_params *p;
@@ -33,12 +31,12 @@ typedef struct em_job {
     int32_t *window;       // (frames * 5) the frames that each audio window sees
     float *noise;          // (16, f, h, w)
     float *rope;           // (N, head_dim / 2, 2)
-    float *e0;             // (6 * dim) the time projection, for TeaCache
+    float *e0;             // (steps, 6 * dim) time projections, for TeaCache
     float *latents;        // (16, f, h, w) the final ones, for the verdict
     float *pixels;         // (4, height, width, 3) a decoded chunk
     uint8_t *rgb;          // (4, height, width, 3) the same in bytes
-    em_step_plan *steps;   // (num_inference_steps) which forwards run
-    em_teacache *cache;
+    em_dit_time *time;     // (steps) the embedded timesteps
+    em_step_plan *steps;   // (steps) which forwards run
     em_sampler *sampler;
     em_color *color;
     em_verdict verdict;

@@ -1,10 +1,9 @@
-/* Models at their tiny sizes: a synthetic checkpoint, a forward run twice, a comparison with goldens.
+/* Tiny models: a synthetic checkpoint, a forward that is planned and run, goldens to compare with.
  *
  *     em_inventory list = {0};
  *     em_binder *walk = tiny_walk_begin(&list);
  *     em_umt5_visit(walk, &cfg);
- *     em_ckpt *ckpt = tiny_walk_end(&walk, &list, "t5", EM_BF16);
- */
+ *     em_ckpt *ckpt = tiny_walk_end(&walk, &list, "t5", EM_BF16); */
 #ifndef EM_TEST_TINY_CHECKPOINT_H
 #define EM_TEST_TINY_CHECKPOINT_H
 
@@ -20,7 +19,7 @@
 
 enum { TINY_SEED = 1 }; /* what the goldens were made with */
 
-/* ---- a checkpoint ------------------------------------------------------------------------------------ */
+/* ---- a checkpoint ---------------------------------------------------------------------------- */
 
 static inline em_binder *tiny_walk_begin(em_inventory *list)
 {
@@ -30,8 +29,8 @@ static inline em_binder *tiny_walk_begin(em_inventory *list)
     return walk;
 }
 
-/* Ends the walk, writes what it listed to a temporary file and opens that. The file has no name any more
- * and lasts until em_ckpt_close. */
+/* Ends the walk, writes what it listed to a temporary file and opens that. The file has no name any
+ * more and lasts until em_ckpt_close. */
 static inline em_ckpt *tiny_walk_end(em_binder **walk, em_inventory *list, const char *model,
                                      em_dtype dtype)
 {
@@ -49,13 +48,14 @@ static inline em_ckpt *tiny_walk_end(em_binder **walk, em_inventory *list, const
     return ckpt;
 }
 
-/* ---- a forward --------------------------------------------------------------------------------------- */
+/* ---- a forward ------------------------------------------------------------------------------- */
 
 typedef void tiny_forward(em_run *r, void *arg);
 
-/* Runs `forward` on a plan and then for real, in a poisoned arena that is twice as large as the plan says.
- * Scratch and weights must peak where the plan said, nothing may be allocated meanwhile, and everything
- * that was pinned must be unpinned. `forward` compares its results unless r->plans. */
+/* Runs `forward` on a plan and then for real, in a poisoned arena that is twice as large as the
+ * plan says. Scratch and weights must peak where the plan said, nothing may be allocated
+ * meanwhile, and everything that was pinned must be unpinned. `forward` compares its results
+ * unless r->plans. */
 static inline void tiny_run(const em_ops *ops, em_dtype dtype, tiny_forward *forward, void *arg)
 {
     em_err err = {0};

@@ -26,8 +26,8 @@ static void check_values(void **state)
     for (int i = 0; i < 4; i++) assert_true(out[i] == norm[i]);
 }
 
-/* A range from the middle is the same values, in every float type: bfloat16 values are exact in float32,
- * and these, with exponents near zero, in half precision too. */
+/* A range from the middle is the same values, in every float type: bfloat16 values are exact in
+ * float32, and these, with exponents near zero, in half precision too. */
 static void ranges_and_types(void **state)
 {
     (void)state;

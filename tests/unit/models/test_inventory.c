@@ -1,10 +1,10 @@
-/* Every model's walk against the list of tensors in the released files: names and shapes, both ways. And
- * synthetic files. */
+/* Every model's walk against the list of tensors in the released files, and synthetic files. */
 #include "base/alloc.h"
 #include "base/synthetic.h"
 #include "models/clip_vit.h"
 #include "models/inventory.h"
 #include "models/umt5.h"
+#include "models/wan_dit.h"
 #include "models/wav2vec2.h"
 
 #include "../golden.h"
@@ -29,8 +29,8 @@ static const em_safetensors_spec *find(const em_inventory *inv, const char *name
     return NULL;
 }
 
-/* Every row of the file is in the inventory, with its shape; as many rows as tensors, and no tensor twice:
- * then both are the same. */
+/* Every row of the file is in the inventory, with its shape; as many rows as tensors, and no tensor
+ * twice: then both are the same. */
 static void expect_listed(const em_inventory *inv, const char *model)
 {
     char path[GOLDEN_PATH_BYTES], line[256], in_model[32], name[160], shape[64], mine[80];
@@ -98,7 +98,31 @@ static void clip_is_listed(void **state)
     end(&b, &inv, "clip");
 }
 
-/* ---- the synthetic file ------------------------------------------------------------------------------ */
+static void transformer_is_listed(void **state)
+{
+    (void)state;
+    em_inventory inv = {0};
+    em_binder *b = begin(&inv);
+    em_dit_config cfg = {.dim = 1536,
+                         .ffn_dim = 8960,
+                         .heads = 12,
+                         .layers = 30,
+                         .freq_dim = 256,
+                         .text_dim = 4096,
+                         .text_len = 512,
+                         .in_dim = 36,
+                         .out_dim = 16,
+                         .patch_h = 2,
+                         .patch_w = 2,
+                         .clip_dim = 1280,
+                         .audio_dim = 12 * 768,
+                         .audio_intermediate = 512,
+                         .audio_tokens = 32};
+    em_dit_visit(b, &cfg);
+    end(&b, &inv, "transformer");
+}
+
+/* ---- the synthetic file ---------------------------------------------------------------------- */
 
 enum { ROWS = 700, COLS = 1000 }; /* several pieces, the last one not whole */
 
@@ -171,6 +195,7 @@ int main(void)
         cmocka_unit_test(wav2vec2_is_listed),
         cmocka_unit_test(umt5_is_listed),
         cmocka_unit_test(clip_is_listed),
+        cmocka_unit_test(transformer_is_listed),
         cmocka_unit_test_setup_teardown(writes_the_values, tmpdir_setup, tmpdir_teardown),
         cmocka_unit_test_setup_teardown(fails_cleanly, tmpdir_setup, tmpdir_teardown),
     };

@@ -1,0 +1,107 @@
+/* From noise to latents: a flow-matching solver asks the transformer for a velocity at every step. */
+#include "pipeline/job.h"
+
+static int step_count(const em_job *j)
+{
+    return j->p->num_inference_steps;
+}
+
+/* All timesteps ahead of the first step: they depend on the schedule alone, and TeaCache's decisions on
+ * them alone. A plan decides nothing: it computes every forward and keeps every residual, the most that
+ * can happen. */
+static void schedule_forwards(em_job *j)
+{
+    em_run *r = &j->run;
+    const em_dit *dit = j->engine->dit;
+    size_t row = 6 * (size_t)em_dit_sizes(dit)->dim;
+    int steps = step_count(j);
+    for (int i = 0; i < steps && !em_run_stopped(r); i++) {
+        j->time[i] = em_dit_time_embed(r, dit, j->sampler->timestep[i]);
+        em_mark m = em_run_mark(r);
+        em_download(r, em_cast(r, j->time[i].e0, EM_F32), j->e0 + (size_t)i * row);
+        em_run_release(r, m);
+    }
+    em_guidance_plan(j->steps, steps, j->p->guidance_scale, j->p->cfg_skip_ratio);
+    if (r->plans) {
+        for (int i = 0; i < steps; i++)
+            for (int b = 0; b < EM_BRANCHES; b++)
+                j->steps[i].forward[b].slot = j->p->teacache ? b : EM_NO_SLOT;
+    } else if (!em_run_stopped(r)) {
+        em_teacache t = em_teacache_begin(j->p->teacache, j->p->teacache_threshold,
+                                          j->p->num_skip_start_steps, steps);
+        em_teacache_plan(&t, j->steps, steps, j->e0, row);
+    }
+}
+
+/* The blocks, or what they added last time. tokens in place. */
+static void block_stack(em_job *j, em_forward f, em_tensor tokens, const em_dit_time *t, em_branch branch)
+{
+    em_run *r = &j->run;
+    if (f.kind == EM_FORWARD_REUSE) {
+        em_add(r, tokens, j->residual[f.slot]);
+        return;
+    }
+    if (f.slot != EM_NO_SLOT) em_copy(r, j->residual[f.slot], tokens);
+    em_dit_blocks(r, j->engine->dit, tokens, t, &j->cond[branch]);
+    if (f.slot == EM_NO_SLOT || em_run_stopped(r)) return;
+    const em_tensor out_in[2] = {tokens, j->residual[f.slot]};
+    em_copy(r, j->residual[f.slot], em_lincomb(r, 2, out_in, (const float[]){1, -1}));
+}
+
+/* -> velocity F32 (16, f, h, w) at x */
+static em_tensor velocity(em_job *j, em_forward f, const em_dit_time *t, em_branch branch)
+{
+    em_run *r = &j->run;
+    const em_dit *dit = j->engine->dit;
+    em_tensor v = em_run_tensor(r, EM_F32, j->x.dim, 4);
+    em_mark m = em_run_mark(r);
+    em_tensor tokens = em_dit_embed(r, dit, j->x, j->y); // (N, C)
+    block_stack(j, f, tokens, t, branch);
+    em_copy(r, v, em_dit_head(r, dit, tokens, t, j->grid));
+    em_run_release(r, m);
+    j->result.forwards++;
+    return v;
+}
+
+/* v = u + s (c - u), or c alone where the silent branch does not run. */
+static em_tensor guided_velocity(em_job *j, const em_step_plan *s, const em_dit_time *t)
+{
+    em_tensor c = velocity(j, s->forward[EM_BRANCH_AUDIO], t, EM_BRANCH_AUDIO);
+    if (s->forward[EM_BRANCH_SILENT].kind == EM_FORWARD_NONE) return c;
+    em_tensor u = velocity(j, s->forward[EM_BRANCH_SILENT], t, EM_BRANCH_SILENT);
+    return em_guidance_combine(&j->run, c, u, j->p->audio_guidance_scale);
+}
+
+/* What the steps share, at the arena's high end. */
+static void begin(em_job *j)
+{
+    em_run *r = &j->run;
+    const em_dit *dit = j->engine->dit;
+    em_tensor rope = em_dit_rope(r, dit, j->grid, j->rope);
+    for (int b = 0; b < EM_BRANCHES; b++) {
+        j->cond[b].rope = rope;
+        j->cond[b].grid = j->grid;
+    }
+    for (int b = 0; j->p->teacache && b < j->branches; b++)
+        j->residual[b] = em_run_keep(r, EM_F32, EM_SHAPE(rope.dim[0], em_dit_sizes(dit)->dim));
+    em_mark m = em_run_mark(r);
+    em_copy(r, j->x, em_upload(r, j->noise, EM_F32, j->x.dim, 4));
+    em_run_release(r, m);
+    em_sampler_begin(j->sampler, r, j->x);
+    schedule_forwards(j);
+}
+
+void em_job_denoise(em_job *j)
+{
+    em_run *r = &j->run;
+    int steps = step_count(j);
+    em_job_stage(j, EM_STAGE_DENOISE, steps);
+    begin(j);
+    for (int i = 0; i < steps && !em_run_stopped(r); i++) {
+        em_mark m = em_run_mark(r);
+        em_sampler_step(j->sampler, r, j->x, guided_velocity(j, &j->steps[i], &j->time[i]));
+        em_run_release(r, m);
+        em_job_progress(j, i + 1, steps);
+    }
+    em_job_stage_end(j, steps);
+}
