@@ -51,6 +51,7 @@ extern "C" {
     X(NOSPC, "no space left")                                                                      \
     X(NETWORK, "network failure")                                                                  \
     X(EXPIRED, "the signed address has expired")                                                   \
+    X(VERDICT, "the result failed its checks")                                                     \
     X(CANCELLED, "cancelled")
 
 typedef enum em_status {

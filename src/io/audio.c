@@ -49,6 +49,7 @@ em_status em_audio_resample(float **out, size_t *n_out, const float *in, size_t 
                             int from_hz, int to_hz, em_err *err)
 {
     size_t length = 0, row = (size_t)channels * sizeof(float), done = 0;
+    if (n == 0) return em_fail(err, EM_INVAL, "no samples to resample");
     if (!resampled_length(&length, n, from_hz, to_hz)) {
         return em_fail(err, EM_INVAL, "%zu samples are too many to resample", n);
     }

@@ -27,7 +27,7 @@ void em_audio_free(em_audio *audio); /* NULL and an empty one are allowed */
 em_status em_audio_mono(float **out, const em_audio *audio, em_err *err);
 
 /* libsoxr at its HQ setting (librosa's default). in (n, channels) -> *out (*n_out, channels), owned
- * (em_free), *n_out = ceil(n * to_hz / from_hz); what the filter leaves short is zero. Equal rates copy. */
+ * (em_free), *n_out = ceil(n * to_hz / from_hz); what the filter leaves short is zero. Equal rates copy. n is at least 1. */
 em_status em_audio_resample(float **out, size_t *n_out, const float *in, size_t n, int channels,
                             int from_hz, int to_hz, em_err *err);
 

@@ -87,9 +87,11 @@ static int refuse_open(AVFormatContext *format, AVIOContext **io, const char *ur
 
 /* ---- sentences ---- */
 
+/* FFmpeg also says ENOMEM to a size in the file that nothing could satisfy. */
 static em_status no_memory(decoder *d)
 {
-    return em_fail(d->err, EM_NOMEM, "'%s': out of memory reading the sound", d->name);
+    return em_fail(d->err, EM_NOMEM,
+                   "'%s' needs more memory than there is: it is too large, or damaged", d->name);
 }
 
 static em_status fail_av(decoder *d, int code, const char *doing)
@@ -302,8 +304,41 @@ static em_status decode_all(decoder *d)
     return drain(d);
 }
 
-/* Against what the file declares, where it does (a bit rate's estimate is no declaration). Codecs' padding
- * and careless headers differ by a few hundredths of a second. */
+static uint32_t u32_at(const uint8_t *p)
+{
+    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
+
+/* Bytes that the data chunk of a WAV declares beyond the end of the file; FFmpeg forgives them silently.
+ * Programs that write to a pipe declare 0xffffffff, and RF64 does always. */
+static size_t wav_missing_bytes(const uint8_t *data, size_t n)
+{
+    size_t at = 12; /* after RIFF, size, WAVE */
+    while (at + 8 <= n) {
+        size_t size = u32_at(data + at + 4), left = n - at - 8;
+        if (memcmp(data + at, "data", 4) == 0) {
+            return size != UINT32_MAX && size > left ? size - left : 0;
+        }
+        if (size > left) break;
+        at += 8 + size + (size & 1);
+    }
+    return 0;
+}
+
+/* Seconds that the file declares; 0 when it does not (a bit rate's estimate is no declaration). */
+static double declared_seconds(const decoder *d)
+{
+    int64_t bytes_per_s = d->stream->codecpar->bit_rate / 8;
+    if (strcmp(d->format->iformat->name, "wav") == 0 && bytes_per_s > 0) {
+        size_t missing = wav_missing_bytes(d->data, d->size_bytes);
+        return (double)d->audio.n / d->audio.rate_hz + (double)missing / (double)bytes_per_s;
+    }
+    bool declared = d->format->duration_estimation_method == AVFMT_DURATION_FROM_STREAM &&
+                    d->stream->duration != AV_NOPTS_VALUE;
+    return declared ? (double)d->stream->duration * av_q2d(d->stream->time_base) : 0.0;
+}
+
+/* Codecs' padding and careless headers differ from what is there by a few hundredths of a second. */
 static em_status check_whole(decoder *d)
 {
     const double slack_s = 0.1;
@@ -311,15 +346,13 @@ static em_status check_whole(decoder *d)
         return em_fail(d->err, EM_FORMAT, "'%s' holds no sound (0 samples): give another recording",
                        d->name);
     }
-    if (d->format->duration_estimation_method != AVFMT_DURATION_FROM_STREAM) return EM_OK;
-    if (d->stream->duration == AV_NOPTS_VALUE) return EM_OK;
-    double declared = (double)d->stream->duration * av_q2d(d->stream->time_base);
-    double found = (double)d->audio.n / d->audio.rate_hz;
+    double declared = declared_seconds(d), found = (double)d->audio.n / d->audio.rate_hz;
     if (found + slack_s >= declared) return EM_OK;
-    return em_fail(d->err, EM_FORMAT,
-                   "'%s' is truncated or damaged: it declares %.2f s of sound, %.2f s "
-                   "are there: give the whole file",
-                   d->name, declared, found);
+    return em_fail(
+        d->err, EM_FORMAT,
+        "'%s' is truncated or damaged: it declares %.2f s of sound, %.2f s are there: give "
+        "the whole file",
+        d->name, declared, found);
 }
 
 static void decoder_close(decoder *d)

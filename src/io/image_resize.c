@@ -5,34 +5,39 @@
 #include <math.h>
 #include <string.h>
 
-em_status em_image_target_size(int width, int height, int sample_h, int sample_w, int *target_w,
-                               int *target_h, em_err *err)
+enum { STEP = 16 }; /* the VAE shrinks by 8, the transformer's patches by 2 */
+
+void em_image_target_size(int width, int height, int sample_h, int sample_w, int *target_w,
+                          int *target_h)
 {
-    enum { STEP = 16 }; /* the VAE shrinks by 8, the transformer's patches by 2 */
+    double w = width, h = height, area = w * h;
+    if ((double)sample_h * sample_w < area) {
+        double r =
+            sqrt(area / sample_h / sample_w); /* one division would round some to another size */
+        w /= r;
+        h /= r;
+    }
+    *target_w = (int)floor(w / STEP) * STEP;
+    *target_h = (int)floor(h / STEP) * STEP;
+}
+
+em_status em_image_check_size(const char *name, int width, int height, int sample_h, int sample_w,
+                              em_err *err)
+{
+    int w, h;
     if (width < STEP || height < STEP) {
         return em_fail(
             err, EM_INVAL,
-            "the picture is %d x %d pixels, at least %d a side are needed: give a larger one",
+            "'%s' has %d x %d pixels, at least %d a side are needed: give a larger picture", name,
             width, height, STEP);
     }
-    int w = width / STEP * STEP, h = height / STEP * STEP;
-    double area = (double)width * height;
-    if ((double)sample_h * sample_w < area) {
-        double r =
-            sqrt(area / sample_h / sample_w); /* two divisions: one rounds some pictures away */
-        w = (int)floor(width / r / STEP) * STEP;
-        h = (int)floor(height / r / STEP) * STEP;
-    }
-    if (w < STEP || h < STEP) {
-        return em_fail(
-            err, EM_INVAL,
-            "the picture (%d x %d) is so long and thin that it shrinks below %d pixels a "
-            "side at sample_size %d %d: crop it, or raise the sample size",
-            width, height, STEP, sample_h, sample_w);
-    }
-    *target_w = w;
-    *target_h = h;
-    return EM_OK;
+    em_image_target_size(width, height, sample_h, sample_w, &w, &h);
+    if (w >= STEP && h >= STEP) return EM_OK;
+    return em_fail(
+        err, EM_INVAL,
+        "'%s' (%d x %d pixels) is so long and thin that it shrinks below %d pixels a side at "
+        "--sample_size %d %d: crop it, or raise the sample size",
+        name, width, height, STEP, sample_h, sample_w);
 }
 
 /* ---- Lanczos ----

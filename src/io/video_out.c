@@ -215,6 +215,8 @@ static em_status new_encoder(em_video_out *v, track *t, const char *name, em_err
     return t->codec ? EM_OK : no_memory(v, err);
 }
 
+/* No macroblock tree: x264 164's vector code for it reads uninitialised memory where the width is no
+ * multiple of 128, and the bits that it chooses then depend on what the heap held. */
 static em_status open_video(em_video_out *v, em_err *err)
 {
     const em_video_params *p = &v->params;
@@ -234,7 +236,7 @@ static em_status open_video(em_video_out *v, em_err *err)
 
     AVDictionary *set = NULL;
     if (av_dict_set(&set, "preset", "medium", 0) < 0 ||
-        av_dict_set_int(&set, "crf", p->crf, 0) < 0) {
+        av_dict_set_int(&set, "crf", p->crf, 0) < 0 || av_dict_set(&set, "mbtree", "0", 0) < 0) {
         av_dict_free(&set);
         return no_memory(v, err);
     }
@@ -504,14 +506,15 @@ static double seconds_of(const AVStream *s)
     return s->duration == AV_NOPTS_VALUE ? 0.0 : (double)s->duration * av_q2d(s->time_base);
 }
 
-/* Walks all packets: a file whose index points beyond its end shows here. */
-static em_status count(em_video_info *info, AVFormatContext *f, const char *path, em_err *err)
+/* What the index says of the tracks; returns how many packets it promises. */
+static int64_t describe(em_video_info *info, int *video, const AVFormatContext *f)
 {
-    int video = -1;
+    int64_t packets = 0;
     for (unsigned i = 0; i < f->nb_streams; i++) {
         const AVStream *s = f->streams[i];
+        packets += s->nb_frames;
         if (s->codecpar->codec_type == AVMEDIA_TYPE_VIDEO && info->video_streams++ == 0) {
-            video = (int)i;
+            *video = (int)i;
             info->width = s->codecpar->width;
             info->height = s->codecpar->height;
             info->fps = av_q2d(s->avg_frame_rate);
@@ -520,18 +523,24 @@ static em_status count(em_video_info *info, AVFormatContext *f, const char *path
             info->audio_seconds = seconds_of(s);
         }
     }
+    return packets;
+}
+
+/* Walks all packets: a file whose index points beyond its end shows here. */
+static em_status count(em_video_info *info, AVFormatContext *f, const char *path, em_err *err)
+{
+    int video = -1;
+    int64_t missing = describe(info, &video, f);
     AVPacket *packet = av_packet_alloc();
     if (!packet) return em_fail(err, EM_NOMEM, "out of memory checking '%s'", path);
-    int rc;
-    bool whole = true;
-    while ((rc = av_read_frame(f, packet)) >= 0) {
+    while (av_read_frame(f, packet) >= 0) {
         info->frames += packet->stream_index == video;
-        if (packet->flags & AV_PKT_FLAG_CORRUPT) whole = false;
+        missing -= !(packet->flags & AV_PKT_FLAG_CORRUPT);
         av_packet_unref(packet);
     }
     av_packet_free(&packet);
-    if (rc == AVERROR_EOF && whole) return EM_OK;
-    return em_fail(err, EM_FORMAT, "'%s' is a truncated or damaged MP4: make it again", path);
+    if (missing == 0 && info->frames > 0) return EM_OK;
+    return em_fail(err, EM_FORMAT, "'%s' is truncated or damaged: make it again", path);
 }
 
 em_status em_video_check(em_video_info *info, const char *path, em_err *err)

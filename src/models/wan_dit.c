@@ -235,6 +235,28 @@ void em_dit_visit(em_binder *b, const em_dit_config *cfg)
 
 /* ---- sizes ----------------------------------------------------------------------------------- */
 
+em_dit_config em_dit_config_default(void)
+{
+    return (em_dit_config){
+        .dim = 1536,
+        .ffn_dim = 8960,
+        .heads = 12,
+        .layers = 30,
+        .freq_dim = 256,
+        .text_dim = 4096,
+        .text_len = 512,
+        .in_dim = 36,
+        .out_dim = 16,
+        .patch_h = 2,
+        .patch_w = 2,
+        .clip_dim = 1280,
+        .audio_dim = 12 * 768,
+        .audio_intermediate = 512,
+        .audio_tokens = 32,
+        .eps = 1e-6,
+    };
+}
+
 /* *value, when it is 0, becomes dimension `axis` of the tensor divided by `unit`. */
 static void from_shape(int64_t *value, const em_ckpt *ckpt, const char *name, int axis,
                        int64_t unit)

@@ -26,6 +26,8 @@ typedef struct em_dit_config {
     double eps;                               /* 0 = 1e-6 */
 } em_dit_config;
 
+/* EchoMimicV3-Flash: the released sizes. */
+em_dit_config em_dit_config_default(void);
 /* Fills the zeros of *cfg from tensor shapes; EM_MISMATCH when the numbers contradict each other. */
 em_status em_dit_config_read(em_dit_config *cfg, const em_ckpt *ckpt, em_err *err);
 

@@ -25,6 +25,7 @@ typedef enum em_act {
     EM_ACT_SILU,      /* x / (1 + e^-x) */
     EM_ACT_GELU_ERF,  /* x (1 + erf(x / sqrt 2)) / 2 */
     EM_ACT_GELU_TANH, /* x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) / 2 */
+    EM_ACT_HARD_TANH, /* x clamped to [-1, 1]; NaN stays */
 } em_act;
 
 /* ---- matrix products ------------------------------------------------------------------------- */
@@ -166,6 +167,8 @@ typedef struct em_conv_args {
 struct em_ops {
     const char *name;
     em_device *device;
+    /* A library's per-thread settings, for em_pool_create; NULL: none. */
+    void (*thread_start)(void);
     size_t (*linear_workspace)(em_run *r, em_tensor y, em_tensor x, em_tensor w);
     em_status (*linear)(em_run *r, em_tensor y, em_tensor x, em_tensor w, em_tensor b, em_act act,
                         void *ws);
@@ -201,6 +204,8 @@ struct em_ops {
 const em_ops *em_ops_ref(void); /* plain loops: documentation, and every other table's judge */
 const em_ops *
 em_ops_cpu(void); /* oneDNN and vector kernels; falls back to ref's where it has no own */
+/* The table of a --device name (auto, cpu, ref); NULL when this build has none of that name. */
+const em_ops *em_ops_find(const char *device);
 /* A table with target's scratch and workspaces that computes nothing; *out is the caller's storage. */
 void em_ops_plan(em_ops *out, const em_ops *target);
 

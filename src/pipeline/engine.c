@@ -1,9 +1,6 @@
 #include "pipeline/engine.h"
 
 #include "base/alloc.h"
-#include "ops/cpu/cpu.h"
-
-#include <string.h>
 
 const char *em_model_name(em_model_kind kind)
 {
@@ -154,13 +151,10 @@ static em_status choose_device(em_engine *e, const em_engine_params *p, em_err *
     const char *name = p->device ? p->device : "auto";
     e->dtype = dtype[p->dtype];
     e->residency.drop_unpinned = p->memory_mode == EM_MEMORY_LIGHTWEIGHT;
-    if (!strcmp(name, "ref"))
-        e->ops = em_ops_ref();
-    else if (!strcmp(name, "auto") || !strcmp(name, "cpu"))
-        e->ops = em_ops_cpu();
-    else
+    e->ops = em_ops_find(name);
+    if (!e->ops)
         return em_fail(err, EM_INVAL, "device '%s' is not available in this build: use auto or cpu", name);
-    return em_pool_create(&e->pool, p->threads, em_ops_cpu_thread_start, err);
+    return em_pool_create(&e->pool, p->threads, e->ops->thread_start, err);
 }
 
 em_status em_engine_open(em_engine **out, const em_engine_params *p, em_err *err)

@@ -102,6 +102,7 @@ void em_ops_plan(em_ops *out, const em_ops *target)
     *out = (em_ops){
         .name = "plan",
         .device = target->device,
+        .thread_start = target->thread_start,
         .linear_workspace = target->linear_workspace,
         .linear = linear,
         .attention_workspace = target->attention_workspace,

@@ -11,6 +11,7 @@ double em_ref_activate(double v, em_act act)
     case EM_ACT_GELU_ERF: return 0.5 * v * (1 + erf(v * 0.70710678118654752440));
     case EM_ACT_GELU_TANH:
         return 0.5 * v * (1 + tanh(0.79788456080286535588 * (v + 0.044715 * v * v * v)));
+    case EM_ACT_HARD_TANH: return v < -1 ? -1 : v > 1 ? 1 : v;
     }
     return v;
 }

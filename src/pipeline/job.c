@@ -1,0 +1,171 @@
+#include "pipeline/job.h"
+
+#include "base/alloc.h"
+#include "base/time.h"
+#include "io/audio.h"
+#include "io/image_resize.h"
+#include "io/loudness.h"
+#include "pipeline/noise.h"
+#include "pipeline/params.h"
+
+#include <string.h>
+
+enum { MAX_PROMPT_IDS = 512 };
+
+const char *em_stage_name(em_stage s)
+{
+    static const char *const name[EM_STAGE_COUNT] = {
+        [EM_STAGE_PREPARE] = "prepare", [EM_STAGE_ENCODE] = "encode",   [EM_STAGE_TEXT] = "text",
+        [EM_STAGE_IMAGE] = "image",     [EM_STAGE_AUDIO] = "audio",     [EM_STAGE_DENOISE] = "denoise",
+        [EM_STAGE_DECODE] = "decode",
+    };
+    return s < EM_STAGE_COUNT ? name[s] : "?";
+}
+
+/* ---- sizes ------------------------------------------------------------------------------------------ */
+
+static em_status find_sizes(em_job *j, const em_picture *image, const em_sound *audio, em_err *err)
+{
+    const em_params *p = j->p;
+    const em_dit_config *d = em_dit_sizes(j->engine->dit);
+    em_status st = em_image_check_size("the portrait", image->width, image->height, p->sample_size[0],
+                                       p->sample_size[1], err);
+    if (st) return st;
+    em_image_target_size(image->width, image->height, p->sample_size[0], p->sample_size[1], &j->width,
+                         &j->height);
+    j->frames = em_audio_frames(audio->n, audio->rate_hz, p->fps, p->video_length);
+    if (j->frames < 1)
+        return em_fail(err, EM_INVAL, "the sound has %zu samples at %d Hz: less than one frame at %d fps",
+                       audio->n, audio->rate_hz, p->fps);
+    j->grid = (em_dit_grid){.frames = em_latent_frames(j->frames),
+                            .height = j->height / EM_VAE_SPACE,
+                            .width = j->width / EM_VAE_SPACE};
+    j->branches = p->guidance_scale > 1 ? EM_BRANCHES : 1;
+    j->wave_n = em_audio_cut_samples(j->frames);
+    if (j->grid.frames > EM_DIT_MAX_POSITIONS || j->grid.height / d->patch_h > EM_DIT_MAX_POSITIONS ||
+        j->grid.width / d->patch_w > EM_DIT_MAX_POSITIONS)
+        return em_fail(err, EM_INVAL, "%d frames of %d x %d are more than %d positions along an axis",
+                       j->frames, j->width, j->height, EM_DIT_MAX_POSITIONS);
+    return EM_OK;
+}
+
+/* ---- inputs ----------------------------------------------------------------------------------------- */
+
+static em_status prepare_image(em_job *j, const em_picture *image, em_err *err)
+{
+    em_image scaled = {0};
+    const em_image source = {.rgb = (uint8_t *)(uintptr_t)image->rgb, .width = image->width, .height = image->height};
+    em_status st = em_image_resize_lanczos(&scaled, &source, j->width, j->height, err);
+    if (st) return st;
+    em_pixels_from_u8(j->image, scaled.rgb, (size_t)j->width * (size_t)j->height * 3);
+    em_image_free(&scaled);
+    return EM_OK;
+}
+
+/* pipeline of the reference: 16 kHz, -23 LUFS, cut to the clip, zero mean and unit variance. */
+static em_status prepare_audio(em_job *j, const em_sound *audio, em_err *err)
+{
+    size_t n = 0;
+    em_loudness_result loudness = EM_LOUDNESS_SCALED;
+    const em_log *log = &j->engine->log;
+    em_status st = em_audio_resample(&j->wave, &n, audio->mono, audio->n, 1, audio->rate_hz,
+                                     EM_AUDIO_MODEL_HZ, err);
+    if (!st) st = em_loudness_normalise(j->wave, n, EM_AUDIO_MODEL_HZ, &loudness, err);
+    if (st) return st;
+    if (loudness == EM_LOUDNESS_SILENT) em_logf(log, EM_LOG_WARN, "the sound is silent: the mouth will rest");
+    if (loudness == EM_LOUDNESS_TOO_SHORT)
+        em_logf(log, EM_LOG_WARN, "the sound is under 0.4 s: its loudness is left as it is");
+    if (n < j->wave_n) j->wave_n = n;
+    if (j->engine->folder->wav2vec2.do_normalize) em_audio_standardise(j->wave, j->wave_n);
+    return EM_OK;
+}
+
+static em_status prepare_prompt(em_job *j, em_err *err)
+{
+    em_engine *e = j->engine;
+    const char *text = j->p->prompt;
+    int64_t most = em_umt5_sizes(e->t5)->max_tokens;
+    int32_t ids[MAX_PROMPT_IDS];
+    size_t n = 0;
+    j->prompt = em_prompt_cache_find(e->prompts, text);
+    if (j->prompt) return EM_OK;
+    em_status st = em_tokenizer_encode(e->tokenizer, text, strlen(text),
+                                       most < MAX_PROMPT_IDS ? (size_t)most : MAX_PROMPT_IDS, ids, &n, err);
+    if (st) return st;
+    return em_prompt_cache_add(&j->prompt, e->prompts, text, ids, (int64_t)n, em_umt5_sizes(e->t5)->dim, err);
+}
+
+static void prepare_noise(em_job *j, size_t n)
+{
+    const em_noise_device card = {j->p->rng_sm_count, j->p->rng_threads_per_sm};
+    em_noise_fill(j->noise, n, (uint64_t)j->p->seed, j->p->rng, &card);
+    em_noise_round(j->noise, n, j->engine->dtype);
+}
+
+/* ---- open and close --------------------------------------------------------------------------------- */
+
+/* The host buffers that a plan needs too. */
+static em_status open_schedule(em_job *j, em_err *err)
+{
+    const em_params *p = j->p;
+    const em_dit_config *d = em_dit_sizes(j->engine->dit);
+    size_t steps = (size_t)p->num_inference_steps, latents = 0;
+    double shift = p->shift > 0 ? p->shift : p->sampler == EM_SAMPLER_EULER ? j->engine->folder->scheduler_shift : 5.0;
+    em_status st = em_sampler_open(&j->sampler, em_params_solver(p), p->num_inference_steps, shift, err);
+    if (!st && p->color_transfer) st = em_color_open(&j->color, err);
+    if (st) return st;
+    latents = EM_VAE_CHANNELS * (size_t)(j->grid.frames * j->grid.height * j->grid.width);
+    size_t pixels = EM_VAE_TIME * (size_t)j->width * (size_t)j->height * 3;
+    j->time = em_alloc_array(steps, sizeof *j->time);
+    j->steps = em_alloc_array(steps, sizeof *j->steps);
+    j->e0 = em_alloc_array(steps, 6 * (size_t)d->dim * sizeof *j->e0);
+    j->window = em_alloc_array((size_t)j->frames, EM_DIT_WINDOW * sizeof *j->window);
+    j->rope = em_alloc_array(em_dit_rope_count(d, j->grid), sizeof *j->rope);
+    j->latents = em_alloc_array(latents, sizeof *j->latents);
+    j->noise = em_alloc_array(latents, sizeof *j->noise);
+    j->image = em_alloc_array(pixels / EM_VAE_TIME, sizeof *j->image);
+    j->pixels = em_alloc_array(pixels, sizeof *j->pixels);
+    j->rgb = em_alloc_array(pixels, sizeof *j->rgb);
+    if (!j->time || !j->steps || !j->e0 || !j->window || !j->rope || !j->latents || !j->noise || !j->image ||
+        !j->pixels || !j->rgb)
+        return em_fail(err, EM_NOMEM, "no memory for %d frames of %d x %d", j->frames, j->width, j->height);
+    em_audio_windows(j->window, j->frames);
+    em_dit_rope_fill(d, j->grid, p->riflex_k, j->rope);
+    prepare_noise(j, latents);
+    return EM_OK;
+}
+
+static em_status open_inputs(em_job *j, const em_picture *image, const em_sound *audio, em_err *err)
+{
+    em_status st = prepare_prompt(j, err);
+    if (!st && image->rgb) st = prepare_image(j, image, err);
+    if (!st && audio->mono) st = prepare_audio(j, audio, err);
+    return st;
+}
+
+em_status em_job_open(em_job *j, em_engine *e, const em_picture *image, const em_sound *audio,
+                      const em_params *p, const em_sink *sink, em_err *err)
+{
+    em_job fresh = {.engine = e, .p = p, .sink = sink, .start_ms = em_now_ms()};
+    *j = fresh;
+    em_status st = em_params_check(p, err);
+    if (!st) st = find_sizes(j, image, audio, err);
+    if (!st) st = open_schedule(j, err);
+    if (!st) st = open_inputs(j, image, audio, err);
+    j->result.width = j->width;
+    j->result.height = j->height;
+    j->result.frames = j->frames;
+    j->result.seed = p->seed;
+    j->result.stage[EM_STAGE_PREPARE].ms = em_now_ms() - j->start_ms;
+    return st;
+}
+
+void em_job_close(em_job *j)
+{
+    em_sampler_close(&j->sampler);
+    em_color_close(&j->color);
+    void *const owned[] = {j->image, j->wave,   j->window, j->noise, j->rope,  j->e0,
+                           j->latents, j->pixels, j->rgb,    j->time,  j->steps};
+    for (size_t i = 0; i < EM_COUNT(owned); i++) em_free(owned[i]);
+    *j = (em_job){0};
+}
