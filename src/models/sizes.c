@@ -20,7 +20,7 @@ int64_t em_sizes_dim(em_sizes *s, const char *name, int ndim, int axis)
     const em_ckpt_tensor *t = em_ckpt_find(s->ckpt, name);
     em_sizes_require(s, t != NULL,
                      "tensor '%s' is missing, and the model's sizes are read from its shape", name);
-    if (s->err.code) return 0;
+    if (!t || s->err.code) return 0;
     bool fits = t->ndim == ndim && t->dim[axis] >= 1 && t->dim[axis] <= INT32_MAX;
     char shape[80];
     em_sizes_require(

@@ -31,8 +31,8 @@ const em_vae_config *em_vae_sizes(const em_vae *m); /* borrowed until close */
 void em_vae_visit(em_binder *b, const em_vae_config *cfg);
 
 /* One clip on its way through the encoder or the decoder: {0} before the first chunk. What it
- * remembers are kept tensors of the run it was begun on, so em_run_release_all to a mark from before
- * the first chunk ends it. Worth nothing after a failure of the run. */
+ * remembers are kept tensors of the run it was begun on, so em_run_release_all to a mark from
+ * before the first chunk ends it. Worth nothing after a failure of the run. */
 typedef struct em_vae_stream {
     em_tensor past[EM_VAE_PASTS]; /* what each convolution saw last; empty until it is first used */
     int64_t chunks;               /* done */

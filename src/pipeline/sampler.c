@@ -70,9 +70,14 @@ double em_flow_shift(double sigma, double shift)
     return shift * sigma / (1 + (shift - 1) * sigma);
 }
 
-double em_flow_lambda(double sigma)
+static double lambda(double sigma)
 {
     return log1p(-sigma) - log(sigma);
+}
+
+double em_flow_h(const float *sigma)
+{
+    return lambda(sigma[1]) - lambda(sigma[0]);
 }
 
 /* The reference makes the grid with numpy's linspace, evaluated start + i * (delta / steps) in

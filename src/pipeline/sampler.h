@@ -71,7 +71,8 @@ void em_sampler_step(em_sampler *s, em_run *r, em_tensor x, em_tensor v);
  * truncated. */
 void em_flow_schedule(float *sigma, float *timestep, int steps, double shift, double sigma_max);
 double em_flow_shift(double sigma, double shift);
-double em_flow_lambda(double sigma); /* log((1 - σ) / σ), 0 < σ < 1 */
+/* h = λ(sigma[1]) - λ(sigma[0]), λ = log((1 - σ) / σ); both within (0, 1). */
+double em_flow_h(const float *sigma);
 
 /* x0 = x - σ v */
 em_tensor em_flow_x0(em_run *r, em_tensor x, em_tensor v, float sigma);

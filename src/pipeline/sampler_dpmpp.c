@@ -7,7 +7,7 @@ static void dpmpp_schedule(float *sigma, float *timestep, int steps, double shif
     em_flow_schedule(sigma, timestep, steps, shift, 1.0);
 }
 
-/* D = x0 + (x0 - x0_prev) / (2 r),  r = (λ - λ_prev) / h. First order (D = x0) where nothing lies
+/* D = x0 + (x0 - x0_prev) / (2 r),  r = h_prev / h. First order (D = x0) where nothing lies
  * behind (step 0), where λ_prev is -infinity because σ_prev = 1 (step 1: r is infinite), and at the
  * end, where λ' is infinite. */
 static em_tensor dpmpp_step(em_sampler *s, em_run *r, em_tensor x, em_tensor v)
@@ -16,8 +16,7 @@ static em_tensor dpmpp_step(em_sampler *s, em_run *r, em_tensor x, em_tensor v)
     em_tensor prev = s->state[0], x0 = em_flow_x0(r, x, v, sigma[0]);
     double w[2] = {1, 0};
     if (s->step > 1 && s->step < s->steps - 1) {
-        double lambda = em_flow_lambda(sigma[0]), h = em_flow_lambda(sigma[1]) - lambda;
-        w[1] = -0.5 * h / (lambda - em_flow_lambda(sigma[-1]));
+        w[1] = -0.5 * em_flow_h(sigma) / em_flow_h(sigma - 1);
         w[0] = 1 - w[1];
     }
     em_tensor next =

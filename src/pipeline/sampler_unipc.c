@@ -24,13 +24,10 @@ static int order_at(int step, int steps)
     return step == 0 || step == steps - 1 ? 1 : 2;
 }
 
-/* r_1 = (λ_{k-1} - λ_k) / h < 0: where x0_{k-1} lies, in units of the step from sigma[0] to
- * sigma[1]. */
-static double r1_at(const float *sigma, double *h)
+/* r_1 = (λ_{k-1} - λ_k) / h < 0: where x0_{k-1} lies, in units of the step from sigma[0] on. */
+static double r1_at(const float *sigma)
 {
-    double lambda = em_flow_lambda(sigma[0]);
-    *h = em_flow_lambda(sigma[1]) - lambda;
-    return (em_flow_lambda(sigma[-1]) - lambda) / *h;
+    return -em_flow_h(sigma - 1) / em_flow_h(sigma);
 }
 
 /* UniP, from sigma[0] to sigma[1]: D = x0 + ρ (x0_prev - x0) / r_1, ρ = 1/2 at order 2. */
@@ -38,7 +35,7 @@ static em_tensor predict(em_run *r, const float *sigma, int order, em_tensor x, 
                          em_tensor x0_prev)
 {
     if (order == 1) return em_flow_advance(r, sigma[0], sigma[1], x, 1, &x0, (double[]){1});
-    double h, w = 0.5 / r1_at(sigma, &h);
+    double w = 0.5 / r1_at(sigma);
     return em_flow_advance(r, sigma[0], sigma[1], x, 2, (em_tensor[]){x0, x0_prev},
                            (double[]){1 - w, w});
 }
@@ -55,16 +52,19 @@ static void corrector_weights(double h, double r1, double rho[2])
     rho[1] = phi2 / b - rho[0];
 }
 
-/* UniC, from sigma[0] to sigma[1] where the model now has been: D = x0 + ρ_1 (x0_prev - x0) / r_1 +
- * ρ_2 (x0_end - x0);  at order 1 the middle term is absent, ρ_2 = 1/2. */
+/* UniC, from sigma[0] to sigma[1], where the model has been by now:
+ *
+ *     D = x0 + ρ_1 (x0_prev - x0) / r_1 + ρ_2 (x0_end - x0)
+ *
+ * At order 1 the middle term is absent and ρ_2 = 1/2. */
 static em_tensor correct(em_run *r, const float *sigma, int order, em_tensor x, em_tensor x0,
                          em_tensor x0_prev, em_tensor x0_end)
 {
     if (order == 1)
         return em_flow_advance(r, sigma[0], sigma[1], x, 2, (em_tensor[]){x0, x0_end},
                                (double[]){0.5, 0.5});
-    double h, r1 = r1_at(sigma, &h), rho[2];
-    corrector_weights(h, r1, rho);
+    double r1 = r1_at(sigma), rho[2];
+    corrector_weights(em_flow_h(sigma), r1, rho);
     double w_prev = rho[0] / r1, w_end = rho[1];
     return em_flow_advance(r, sigma[0], sigma[1], x, 3, (em_tensor[]){x0, x0_prev, x0_end},
                            (double[]){1 - w_prev - w_end, w_prev, w_end});
@@ -74,8 +74,8 @@ static em_tensor unipc_step(em_sampler *s, em_run *r, em_tensor x, em_tensor v)
 {
     int k = s->step;
     const float *sigma = s->sigma + k;
-    em_tensor here = s->state[k % 2],
-              before = s->state[(k + 1) % 2]; /* here still holds x0_{k-2} */
+    em_tensor before = s->state[(k + 1) % 2]; /* x0_{k-1} */
+    em_tensor here = s->state[k % 2];         /* x0_{k-2}, and x0_k in the end */
     em_tensor x0 = em_flow_x0(r, x, v, sigma[0]);
     if (k > 0)
         x = correct(r, sigma - 1, order_at(k - 1, s->steps), s->state[STATE_SAMPLE], before, here,

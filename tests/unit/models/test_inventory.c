@@ -5,6 +5,7 @@
 #include "models/inventory.h"
 #include "models/umt5.h"
 #include "models/wan_dit.h"
+#include "models/wan_vae.h"
 #include "models/wav2vec2.h"
 
 #include "../golden.h"
@@ -103,23 +104,19 @@ static void transformer_is_listed(void **state)
     (void)state;
     em_inventory inv = {0};
     em_binder *b = begin(&inv);
-    em_dit_config cfg = {.dim = 1536,
-                         .ffn_dim = 8960,
-                         .heads = 12,
-                         .layers = 30,
-                         .freq_dim = 256,
-                         .text_dim = 4096,
-                         .text_len = 512,
-                         .in_dim = 36,
-                         .out_dim = 16,
-                         .patch_h = 2,
-                         .patch_w = 2,
-                         .clip_dim = 1280,
-                         .audio_dim = 12 * 768,
-                         .audio_intermediate = 512,
-                         .audio_tokens = 32};
+    em_dit_config cfg = em_dit_config_default();
     em_dit_visit(b, &cfg);
     end(&b, &inv, "transformer");
+}
+
+static void vae_is_listed(void **state)
+{
+    (void)state;
+    em_inventory inv = {0};
+    em_binder *b = begin(&inv);
+    em_vae_config cfg = {.dim = 96};
+    em_vae_visit(b, &cfg);
+    end(&b, &inv, "vae");
 }
 
 /* ---- the synthetic file ---------------------------------------------------------------------- */
@@ -196,6 +193,7 @@ int main(void)
         cmocka_unit_test(umt5_is_listed),
         cmocka_unit_test(clip_is_listed),
         cmocka_unit_test(transformer_is_listed),
+        cmocka_unit_test(vae_is_listed),
         cmocka_unit_test_setup_teardown(writes_the_values, tmpdir_setup, tmpdir_teardown),
         cmocka_unit_test_setup_teardown(fails_cleanly, tmpdir_setup, tmpdir_teardown),
     };
