@@ -5,7 +5,8 @@
  * that buffer (no protocol, no second file); containers and codecs are on short lists, sizes and
  * time are bounded. Decoding happens in this process: a caller that wants a crash of a decoder
  * to cost one job only runs it in a child. Encoder delay and padding are removed as the
- * container says. */
+ * container says. A truncated file is an error where the file declares a length; Ogg, ADTS and MP3
+ * without a Xing header do not, and pass as a shorter sound. */
 #ifndef EM_IO_AUDIO_IN_H
 #define EM_IO_AUDIO_IN_H
 
