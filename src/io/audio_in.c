@@ -185,7 +185,8 @@ static em_status open_codec(decoder *d)
                        "expected " EXPECTED,
                        d->name, avcodec_get_name(par->codec_id));
     }
-    /* libsndfile, through which the reference reads, knows none of these; its second way gives 16 bits */
+    /* libsndfile, through which the reference reads, knows none of these; its second way gives
+     * 16 bits */
     d->audio.via_s16 = par->codec_id == AV_CODEC_ID_AAC || strstr(d->format->iformat->name, "mp4");
     return EM_OK;
 }
@@ -213,7 +214,8 @@ static bool put_channel(float *out, size_t step, const void *in, size_t in_step,
 #undef PUT
 }
 
-/* Rate and channels come from the first frame (HE-AAC's container does not know them) and must stay. */
+/* Rate and channels come from the first frame (HE-AAC's container does not know them) and must
+ * stay. */
 static em_status check_frame(decoder *d)
 {
     em_audio *a = &d->audio;
@@ -271,8 +273,8 @@ static em_status append_frame(decoder *d)
     return EM_OK;
 }
 
-/* Takes what the decoder has ready. A damaged packet costs its samples, not the file: check_whole asks
- * later how much is missing. */
+/* Takes what the decoder has ready. A damaged packet costs its samples, not the file:
+ * check_whole asks later how much is missing. */
 static em_status drain(decoder *d)
 {
     for (;;) {
@@ -309,8 +311,8 @@ static uint32_t u32_at(const uint8_t *p)
     return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
 }
 
-/* Bytes that the data chunk of a WAV declares beyond the end of the file; FFmpeg forgives them silently.
- * Programs that write to a pipe declare 0xffffffff, and RF64 does always. */
+/* Bytes that the data chunk of a WAV declares beyond the end of the file; FFmpeg forgives them
+ * silently. Programs that write to a pipe declare 0xffffffff, and RF64 does always. */
 static size_t wav_missing_bytes(const uint8_t *data, size_t n)
 {
     size_t at = 12; /* after RIFF, size, WAVE */
@@ -338,7 +340,8 @@ static double declared_seconds(const decoder *d)
     return declared ? (double)d->stream->duration * av_q2d(d->stream->time_base) : 0.0;
 }
 
-/* Codecs' padding and careless headers differ from what is there by a few hundredths of a second. */
+/* Codecs' padding and careless headers differ from what is there by a few hundredths of a
+ * second. */
 static em_status check_whole(decoder *d)
 {
     const double slack_s = 0.1;

@@ -1,9 +1,12 @@
-/* Sound in: WAV, MP3, FLAC, Ogg (Vorbis, Opus, FLAC), M4A/MP4 and ADTS AAC, through the FFmpeg libraries.
+/* Sound in: WAV, MP3, FLAC, Ogg (Vorbis, Opus, FLAC), M4A/MP4 and ADTS AAC, through the FFmpeg
+ * libraries.
  *
- * The file is hostile until decoded: it is read into memory first and FFmpeg sees nothing but that buffer
- * (no protocol, no second file); containers and codecs are on short lists, sizes and time are bounded.
- * Decoding happens in this process: a caller that wants a crash of a decoder to cost one job only runs it
- * in a child. Encoder delay and padding are removed as the container says. */
+ * The file is hostile until decoded: it is read into memory first and FFmpeg sees nothing but
+ * that buffer (no protocol, no second file); containers and codecs are on short lists, sizes and
+ * time are bounded. Decoding happens in this process: a caller that wants a crash of a decoder
+ * to cost one job only runs it in a child. Encoder delay and padding are removed as the
+ * container says. A truncated file is an error where the file declares a length; Ogg, ADTS and MP3
+ * without a Xing header do not, and pass as a shorter sound. */
 #ifndef EM_IO_AUDIO_IN_H
 #define EM_IO_AUDIO_IN_H
 
@@ -20,10 +23,10 @@ typedef struct em_audio_limits {
     double timeout_s; /* of decoding; 0 = five minutes */
 } em_audio_limits;
 
-/* The first sound track of a file at its own rate with its own channels (1 to 6, or 8: what AAC can hold).
- * `limits` may be NULL. EM_IO: the file cannot be read; EM_FORMAT: empty, not sound, a format that is not
- * supported, no sound track, 0 samples, truncated, too long, too many channels. The sentence names the
- * file. EM_INVAL when the program was built without FFmpeg. */
+/* The first sound track of a file at its own rate with its own channels (1 to 6, or 8: what AAC
+ * can hold). `limits` may be NULL. EM_IO: the file cannot be read; EM_FORMAT: empty, not sound,
+ * a format that is not supported, no sound track, 0 samples, truncated, too long, too many
+ * channels. The sentence names the file. EM_INVAL when the program was built without FFmpeg. */
 em_status em_audio_load(em_audio *out, const char *path, const em_audio_limits *limits,
                         em_err *err);
 

@@ -1,7 +1,8 @@
 /* Pictures in: JPEG, PNG and WebP, by content, to 8-bit RGB with the pixels that Pillow's
- * Image.open(f).convert("RGB") yields: alpha dropped, not blended; ICC profiles ignored; of an animation
- * the first frame; CMYK as Adobe stores it, inverted; 16-bit grey clipped to 255, 16-bit RGB cut to its
- * high bytes. Unlike Pillow's, the result is turned upright (EXIF orientation) unless told not to. */
+ * Image.open(f).convert("RGB") yields: alpha dropped, not blended; ICC profiles ignored; of an
+ * animation the first frame; CMYK as Adobe stores it, inverted; 16-bit grey clipped to 255,
+ * 16-bit RGB cut to its high bytes. Unlike Pillow's, the result is turned upright (EXIF
+ * orientation) unless told not to. */
 #ifndef EM_IO_IMAGE_IN_H
 #define EM_IO_IMAGE_IN_H
 
@@ -27,8 +28,8 @@ typedef enum em_image_orient {
     EM_IMAGE_AS_STORED /* the reference's pixels */
 } em_image_orient;
 
-/* Reads a whole file. EM_IO: it cannot be read; EM_FORMAT: empty, not a picture, a format that is not
- * supported, truncated, damaged, too large. The sentence names the file. */
+/* Reads a whole file. EM_IO: it cannot be read; EM_FORMAT: empty, not a picture, a format that
+ * is not supported, truncated, damaged, too large. The sentence names the file. */
 em_status em_image_load(em_image *out, const char *path, em_image_orient orient, em_err *err);
 
 /* The same from memory; `name` stands for the file in sentences. */

@@ -12,8 +12,8 @@
 #include <jerror.h>
 // clang-format on
 
-/* Everything that changes between setjmp and longjmp lives here: the struct is the caller's, so its fields
- * keep their values. */
+/* Everything that changes between setjmp and longjmp lives here: the struct is the caller's, so
+ * its fields keep their values. */
 typedef struct reader {
     struct jpeg_error_mgr errors; /* first: libjpeg hands this pointer back */
     struct jpeg_progress_mgr progress;
@@ -45,8 +45,8 @@ static void on_error(j_common_ptr jpeg)
     escape(r);
 }
 
-/* Warnings are libjpeg's word for damage that it can paint over. Pillow lets them pass, all but the end of
- * the file before the end of the picture. */
+/* Warnings are libjpeg's word for damage that it can paint over. Pillow lets them pass, all but
+ * the end of the file before the end of the picture. */
 static void on_message(j_common_ptr jpeg, int level)
 {
     reader *r = (reader *)jpeg->err;

@@ -28,8 +28,8 @@ static bool u32_at(const tiff *t, size_t at, size_t *v)
     return true;
 }
 
-/* TIFF: byte order, 42, offset of the first directory: a count, then entries of 12 bytes: tag, type,
- * number of values, value. */
+/* TIFF: byte order, 42, offset of the first directory: a count, then entries of 12 bytes: tag,
+ * type, number of values, value. */
 int em_exif_orientation(const uint8_t *exif, size_t size_bytes)
 {
     enum { TAG_ORIENTATION = 0x0112, TYPE_SHORT = 3, ENTRY_BYTES = 12 };

@@ -5,8 +5,8 @@
 #include "base/status.h"
 #include "io/image_in.h"
 
-/* Writes `image` to `path`, complete or not at all (temporary name, then rename). The same picture gives
- * the same bytes with one version of zlib. */
+/* Writes `image` to `path`, complete or not at all (temporary name, then rename). The same
+ * picture gives the same bytes with one version of zlib. */
 em_status em_image_write_png(const char *path, const em_image *image, em_err *err);
 
 #endif

@@ -63,8 +63,9 @@ static void on_free(png_structp png, png_voidp p)
     em_free(p);
 }
 
-/* To 8-bit RGB, all but 16-bit grey: Pillow holds that as integers and clips them to 255 instead of taking
- * the high byte, as it does for 16-bit colour. Grey with alpha is not of that kind: high bytes again. */
+/* To 8-bit RGB, all but 16-bit grey: Pillow holds that as integers and clips them to 255 instead
+ * of taking the high byte, as it does for 16-bit colour. Grey with alpha is not of that kind:
+ * high bytes again. */
 static bool set_transforms(reader *r)
 {
     int colour = png_get_color_type(r->png, r->info), depth = png_get_bit_depth(r->png, r->info);

@@ -42,9 +42,9 @@ em_status em_image_check_size(const char *name, int width, int height, int sampl
 
 /* ---- Lanczos ----
  *
- * Each output sample is a weighted sum of the input samples within 3 (times the shrink factor) of its
- * centre; rows first, rounded to 8 bits, then columns. Pillow does this in fixed point: weights are
- * computed and normalised in double, then rounded to 22 fractional bits. */
+ * Each output sample is a weighted sum of the input samples within 3 (times the shrink factor)
+ * of its centre; rows first, rounded to 8 bits, then columns. Pillow does this in fixed point:
+ * weights are computed and normalised in double, then rounded to 22 fractional bits. */
 
 enum { WEIGHT_BITS = 32 - 8 - 2 }; /* 8 for the sample, 2 for overshoot and sign */
 

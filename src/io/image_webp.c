@@ -1,5 +1,5 @@
-/* WebP by libwebp, through its animation decoder as Pillow does: a still picture is an animation of one
- * frame, and of a longer one the first frame counts. */
+/* WebP by libwebp, through its animation decoder as Pillow does: a still picture is an animation
+ * of one frame, and of a longer one the first frame counts. */
 #include "base/alloc.h"
 #include "io/image_codec.h"
 

@@ -1,6 +1,7 @@
-/* The signal passes two filters that imitate the ear (a shelf for the head, a high pass), then the mean
- * square of overlapping blocks is taken, and quiet blocks are gated out, first absolutely, then relative to
- * the mean of what is left. Filters: R. Bristow-Johnson, Audio EQ Cookbook; gating: ITU-R BS.1770-4. */
+/* The signal passes two filters that imitate the ear (a shelf for the head, a high pass), then
+ * the mean square of overlapping blocks is taken, and quiet blocks are gated out, first
+ * absolutely, then relative to the mean of what is left. Filters: R. Bristow-Johnson, Audio EQ
+ * Cookbook; gating: ITU-R BS.1770-4. */
 #include "io/loudness.h"
 
 #include "base/alloc.h"
@@ -54,8 +55,8 @@ static double lufs_of(double mean_square)
     return -0.691 + 10.0 * log10(mean_square);
 }
 
-/* Mean square of block j. The bounds are truncated in exactly this order of evaluation; the last block may
- * be short and is divided by the full length all the same. */
+/* Mean square of block j. The bounds are truncated in exactly this order of evaluation; the last
+ * block may be short and is divided by the full length all the same. */
 static double block_power(const float *x, size_t n, size_t j, double rate_hz)
 {
     size_t from = (size_t)(BLOCK_S * ((double)j * STEP) * rate_hz);

@@ -1,4 +1,5 @@
-/* Stands in for audio_in.c and video_out.c in a build without the FFmpeg libraries (EM_MEDIA=OFF). */
+/* Stands in for audio_in.c and video_out.c in a build without the FFmpeg libraries
+ * (EM_MEDIA=OFF). */
 #include "io/audio_in.h"
 #include "io/video_out.h"
 

@@ -5,7 +5,8 @@
 #include <string.h>
 #include <strings.h>
 
-/* One row a format: `magic` at `offset`. The first match wins, so longer magics of one family go first. */
+/* One row a format: `magic` at `offset`. The first match wins, so longer magics of one family go
+ * first. */
 typedef struct signature {
     unsigned offset, len;
     const char *magic;
@@ -64,7 +65,8 @@ static bool starts(const char *p, size_t n, const char *word)
     return n >= len && strncasecmp(p, word, len) == 0;
 }
 
-/* Text, and what kind: a signed address that expired yields an XML or HTML page under a picture's name. */
+/* Text, and what kind: a signed address that expired yields an XML or HTML page under a
+ * picture's name. */
 static const char *text(const uint8_t *data, size_t n)
 {
     enum { LOOK_BYTES = 512 };

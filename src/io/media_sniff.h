@@ -1,4 +1,5 @@
-/* What a file is by its first bytes: to choose a decoder, and to tell a person what was found instead. */
+/* What a file is by its first bytes: to choose a decoder, and to tell a person what was found
+ * instead. */
 #ifndef EM_IO_MEDIA_SNIFF_H
 #define EM_IO_MEDIA_SNIFF_H
 

@@ -73,8 +73,8 @@ static int64_t seek_bytes(void *opaque, int64_t offset, int whence)
     return (int64_t)v->pos;
 }
 
-/* faststart: when all is written the muxer moves the media data down to make room for the index in front,
- * and reads the file back through a second handle. */
+/* faststart: when all is written the muxer moves the media data down to make room for the index
+ * in front, and reads the file back through a second handle. */
 typedef struct reader {
     int fd;
     int64_t pos;
@@ -215,8 +215,8 @@ static em_status new_encoder(em_video_out *v, track *t, const char *name, em_err
     return t->codec ? EM_OK : no_memory(v, err);
 }
 
-/* No macroblock tree: x264 164's vector code for it reads uninitialised memory where the width is no
- * multiple of 128, and the bits that it chooses then depend on what the heap held. */
+/* No macroblock tree: x264 164's vector code for it reads uninitialised memory where the width
+ * is no multiple of 128, and the bits that it chooses then depend on what the heap held. */
 static em_status open_video(em_video_out *v, em_err *err)
 {
     const em_video_params *p = &v->params;
@@ -277,7 +277,8 @@ static int nearest_rate(const int *rates, int want)
     return best;
 }
 
-/* Channels in the order that AAC stores; a file's own order of three and more is taken for this one. */
+/* Channels in the order that AAC stores; a file's own order of three and more is taken for this
+ * one. */
 static AVChannelLayout layout_of(int channels)
 {
     static const uint64_t mask[9] = {
@@ -402,8 +403,8 @@ static em_status encode_block(em_video_out *v, size_t n, em_err *err)
     return encode(v, &v->sound, v->block, err);
 }
 
-/* Whole blocks of the sound up to the end of the frames pushed so far, so that the two tracks lie side by
- * side in the file; with `all`, the rest. */
+/* Whole blocks of the sound up to the end of the frames pushed so far, so that the two tracks
+ * lie side by side in the file; with `all`, the rest. */
 static em_status encode_sound(em_video_out *v, bool all, em_err *err)
 {
     if (!v->sound.codec) return EM_OK;

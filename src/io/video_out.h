@@ -1,11 +1,11 @@
 /* MP4 out: H.264 (libx264) and AAC, streamed frame by frame; the whole video is never held.
  *
- * Colour: RGB becomes yuv420p, limited range, with the BT.601 matrix: what FFmpeg does by default and so
- * what the reference's files hold. Unlike those, the stream says so (matrix smpte170m; primaries and
- * transfer bt709, which RGB pictures have).
+ * Colour: RGB becomes yuv420p, limited range, with the BT.601 matrix: what FFmpeg does by
+ * default and so what the reference's files hold. Unlike those, the stream says so (matrix
+ * smpte170m; primaries and transfer bt709, which RGB pictures have).
  *
- * The same frames and samples give the same bytes: two encoder threads whatever the machine (x264's result
- * depends on the count), bit-exact flags, no creation time.
+ * The same frames and samples give the same bytes: two encoder threads whatever the machine
+ * (x264's result depends on the count), bit-exact flags, no creation time.
  *
  *     open -> push x frames -> finish -> [em_video_check on the part file] -> commit
  *
@@ -26,21 +26,22 @@ typedef struct em_video_params {
     int fps;
     int frames; /* how many will be pushed, exactly */
     int crf;    /* 0 to 51; 18 looks lossless */
-    /* The original sound, (audio_n, audio_channels) interleaved, cut here to frames / fps seconds; borrowed
-     * during open only. Rates that AAC does not know are resampled to the nearest one that it does. */
+    /* The original sound, (audio_n, audio_channels) interleaved, cut here to frames / fps
+     * seconds; borrowed during open only. Rates that AAC does not know are resampled to the
+     * nearest one that it does. */
     const float *audio; /* NULL: no sound track */
     size_t audio_n;
     int audio_rate_hz;
     int audio_channels; /* 1 to 6, or 8 */
 } em_video_params;
 
-/* `path` is the final name. `log` may be NULL, else it is borrowed until close. EM_INVAL when the program
- * was built without FFmpeg. */
+/* `path` is the final name. `log` may be NULL, else it is borrowed until close. EM_INVAL when
+ * the program was built without FFmpeg. */
 em_status em_video_out_open(em_video_out **out, const char *path, const em_video_params *params,
                             const em_log *log, em_err *err);
 
-/* The next frame: rgb (height, width, 3), borrowed for the call. EM_NOSPC when the disk is full. After a
- * failure only close is left. */
+/* The next frame: rgb (height, width, 3), borrowed for the call. EM_NOSPC when the disk is full.
+ * After a failure only close is left. */
 em_status em_video_out_push(em_video_out *v, const uint8_t *rgb, em_err *err);
 
 /* Drains the encoders and completes the part file. */
@@ -64,7 +65,8 @@ typedef struct em_video_info {
     uint64_t size_bytes;
 } em_video_info;
 
-/* Reopens a finished MP4 and counts what is in it; decodes nothing. EM_FORMAT when it is no whole MP4. */
+/* Reopens a finished MP4 and counts what is in it; decodes nothing. EM_FORMAT when it is no
+ * whole MP4. */
 em_status em_video_check(em_video_info *info, const char *path, em_err *err);
 
 #endif

@@ -31,7 +31,8 @@ static em_audio load_sample(const char *name)
     return audio;
 }
 
-/* The lossless samples, averaged and resampled, are librosa's bits. Counts are those of notes.json. */
+/* The lossless samples, averaged and resampled, are librosa's bits. Counts are those of
+ * notes.json. */
 static void lossless_exact(void **state)
 {
     (void)state;
@@ -69,7 +70,8 @@ static void lossless_exact(void **state)
     em_safetensors_close(&golden);
 }
 
-/* The lossy ones: the sample count of ffmpeg 5.1, and the root mean square of all channels within 0.1 %. */
+/* The lossy ones: the sample count of ffmpeg 5.1, and the root mean square of all channels
+ * within 0.1 %. */
 static void lossy_counts(void **state)
 {
     (void)state;
@@ -109,8 +111,8 @@ static em_status decode_copy(const void *data, size_t n, em_err *err)
     return st;
 }
 
-/* Cut anywhere: sound or a sentence, never a crash; with half of it gone, a sentence (an Ogg stream does
- * not declare its length: it may pass as a shorter one). */
+/* Cut anywhere: sound or a sentence, never a crash; with half of it gone, a sentence (an Ogg
+ * stream does not declare its length: it may pass as a shorter one). */
 static void truncated(void **state)
 {
     (void)state;

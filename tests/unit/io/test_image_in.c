@@ -244,26 +244,90 @@ static void damaged(void **state)
     }
 }
 
+/* The CRC of a PNG chunk: its type and data. */
+static void put_crc(uint8_t *out, const uint8_t *p, size_t n)
+{
+    uint32_t crc = 0xffffffffu;
+    for (size_t i = 0; i < n; i++) {
+        crc ^= p[i];
+        for (int b = 0; b < 8; b++) crc = crc >> 1 ^ (crc & 1 ? 0xedb88320u : 0);
+    }
+    for (int i = 0; i < 4; i++) out[i] = (uint8_t)(~crc >> (24 - 8 * i));
+}
+
 /* A PNG header that declares 900 megapixels is refused before it costs memory. */
 static void too_large(void **state)
 {
     (void)state;
+    enum { IHDR = 12 }; /* where its type stands */
+    static const uint8_t size[] = {0, 0, 0x75, 0x30, 0, 0, 0x75, 0x30};
     size_t n;
     char *data = read_sample("rgb.png", &n);
-    static const uint8_t ihdr[] = {0, 0, 0x75, 0x30, 0,    0,    0x75, 0x30, 8,
-                                   2, 0, 0,    0,    0xae, 0x26, 0xfa, 0xce};
-    memcpy(data + 16, ihdr, 13);
-    uint32_t crc = 0xffffffffu; /* of "IHDR" and its 13 bytes */
-    for (int i = 12; i < 29; i++) {
-        crc ^= (uint8_t)data[i];
-        for (int b = 0; b < 8; b++) crc = crc >> 1 ^ (crc & 1 ? 0xedb88320u : 0);
-    }
-    crc = ~crc;
-    for (int i = 0; i < 4; i++) data[29 + i] = (char)(crc >> (24 - 8 * i));
+    memcpy(data + IHDR + 4, size, sizeof size);
+    put_crc((uint8_t *)data + IHDR + 17, (const uint8_t *)data + IHDR, 17);
     em_err err = {0};
     assert_int_equal(decode_copy(data, n, &err), EM_FORMAT);
     assert_non_null(strstr(err.msg, "30000 x 30000"));
     em_free(data);
+}
+
+/* An EXIF block that says: turn by 90 degrees. */
+static const uint8_t exif_6[] = {'M', 'M', 0, '*', 0, 0, 0, 8, 0, 1, 1, 0x12, 0,
+                                 3,   0,   0, 0,   1, 0, 6, 0, 0, 0, 0, 0,    0};
+
+static void expect_turned(const void *data, size_t n)
+{
+    em_err err = {0};
+    em_image image = {0};
+    assert_ok(em_image_decode(&image, data, n, "x", EM_IMAGE_UPRIGHT, &err), err);
+    assert_int_equal(image.width, 113);
+    assert_int_equal(image.height, 150);
+    em_image_free(&image);
+}
+
+/* PNG keeps EXIF in a chunk of its own, before or after the pixels. */
+static void exif_in_png(void **state)
+{
+    (void)state;
+    enum { AFTER_IHDR = 33, IEND_BYTES = 12, CHUNK_BYTES = 12 + sizeof exif_6 };
+    uint8_t chunk[CHUNK_BYTES] = {0, 0, 0, sizeof exif_6, 'e', 'X', 'I', 'f'};
+    memcpy(chunk + 8, exif_6, sizeof exif_6);
+    put_crc(chunk + 8 + sizeof exif_6, chunk + 4, 4 + sizeof exif_6);
+    size_t n;
+    char *data = read_sample("rgb.png", &n), *with = em_alloc(n + CHUNK_BYTES);
+    const size_t places[] = {AFTER_IHDR, n - IEND_BYTES};
+    for (int i = 0; i < 2; i++) {
+        memcpy(with, data, places[i]);
+        memcpy(with + places[i], chunk, CHUNK_BYTES);
+        memcpy(with + places[i] + CHUNK_BYTES, data + places[i], n - places[i]);
+        expect_turned(with, n + CHUNK_BYTES);
+    }
+    em_free(data);
+    em_free(with);
+}
+
+/* WebP: RIFF, then VP8X (flags, canvas - 1), the picture, EXIF. */
+static void exif_in_webp(void **state)
+{
+    (void)state;
+    enum { RIFF_BYTES = 12, VP8X_BYTES = 18, EXIF_BYTES = 8 + sizeof exif_6 };
+    static const uint8_t vp8x[VP8X_BYTES] = {'V', 'P', '8', 'X', 10, 0, 0,   0, 0x08,
+                                             0,   0,   0,   149, 0,  0, 112, 0, 0};
+    size_t n;
+    char *data = read_sample("lossless.webp", &n);
+    size_t total = n + VP8X_BYTES + EXIF_BYTES;
+    uint8_t *with = em_alloc(total), *p = with + RIFF_BYTES;
+    memcpy(with, data, RIFF_BYTES);
+    for (int i = 0; i < 4; i++) with[4 + i] = (uint8_t)((total - 8) >> (8 * i));
+    memcpy(p, vp8x, VP8X_BYTES);
+    memcpy(p + VP8X_BYTES, data + RIFF_BYTES, n - RIFF_BYTES);
+    p += VP8X_BYTES + n - RIFF_BYTES;
+    memcpy(p, "EXIF", 4);
+    p[4] = sizeof exif_6;
+    memcpy(p + 8, exif_6, sizeof exif_6);
+    expect_turned(with, total);
+    em_free(data);
+    em_free(with);
 }
 
 /* Each allocation of each decoder fails once, then for good. */
@@ -334,6 +398,8 @@ int main(void)
         cmocka_unit_test(damaged),
         cmocka_unit_test(too_large),
         cmocka_unit_test(out_of_memory),
+        cmocka_unit_test(exif_in_png),
+        cmocka_unit_test(exif_in_webp),
         cmocka_unit_test(png_round_trip),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

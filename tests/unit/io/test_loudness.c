@@ -28,8 +28,8 @@ static void measures_as_pyloudnorm(void **state)
     em_safetensors_close(&golden);
 }
 
-/* Every NAME.mono16k becomes NAME.normalised and, standardised, NAME.input_values; 1e-6 relative. The
- * loudness itself is in notes.json. */
+/* Every NAME.mono16k becomes NAME.normalised and, standardised, NAME.input_values; 1e-6
+ * relative. The loudness itself is in notes.json. */
 static void normalises_as_reference(void **state)
 {
     (void)state;

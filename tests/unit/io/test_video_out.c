@@ -59,6 +59,7 @@ static void write_video(const char *path, const em_video_params *p)
 {
     em_err err = {0};
     em_video_out *v = NULL;
+    unlink(path); /* of a run that failed */
     assert_ok(em_video_out_open(&v, path, p, NULL, &err), err);
     assert_ok(push_all(v, p->frames, &err), err);
     assert_ok(em_video_out_finish(v, &err), err);
@@ -67,7 +68,8 @@ static void write_video(const char *path, const em_video_params *p)
     assert_null(v);
 }
 
-/* Frames, duration, streams, size; at 25 and 30 frames a second, with and without sound, one frame too. */
+/* Frames, duration, streams, size; at 25 and 30 frames a second, with and without sound, one
+ * frame too. */
 static void what_went_in(void **state)
 {
     (void)state;
@@ -125,8 +127,8 @@ static int lag_of(const em_audio *heard, const float *put, size_t n)
     return best;
 }
 
-/* The click is where it was put, to the sample: the encoder's delay is in the edit list. A rate that AAC
- * lacks becomes the nearest. */
+/* The click is where it was put, to the sample: the encoder's delay is in the edit list. A rate
+ * that AAC lacks becomes the nearest. */
 static void in_sync(void **state)
 {
     (void)state;
