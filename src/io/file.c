@@ -2,6 +2,7 @@
 
 #include "base/alloc.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -233,36 +234,42 @@ static bool derive_paths(em_file_writer *w, const char *path)
     return true;
 }
 
-/* Removes a left-over with our temporary's name: process numbers come again, in containers above
- * all. The lock that each writer holds tells a left-over from a file at work. */
-static em_status remove_stale(const em_file_writer *w, em_err *err)
+/* Removes what killed runs left of this target, "name.part-DIGITS" in its folder. The lock that
+ * each writer holds tells a left-over from a file at work, whose process may be in another
+ * container. What cannot be removed stays: it is in nobody's way. */
+static void remove_left_overs(const em_file_writer *w)
 {
-    int fd = open(w->part, O_WRONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
-    if (fd < 0 && errno == ENOENT) return EM_OK;
-    if (fd < 0) return em_fail_errno(err, errno, "cannot replace the left-over '%s'", w->part);
-    em_status st = EM_OK;
-    if (flock(fd, LOCK_EX | LOCK_NB) != 0) {
-        st = em_fail(err, EM_IO, "'%s' is being written already ('%s')", w->path, w->part);
-    } else if (unlink(w->part) != 0 && errno != ENOENT) {
-        st = em_fail_errno(err, errno, "cannot replace the left-over '%s'", w->part);
+    const char *base = em_path_base(w->part);
+    size_t n = (size_t)(strrchr(base, '-') + 1 - base);
+    DIR *d = opendir(w->dir);
+    for (struct dirent *e; d && (e = readdir(d));) {
+        const char *digits = e->d_name + n;
+        if (strncmp(e->d_name, base, n) != 0 || digits[strspn(digits, "0123456789")]) continue;
+        int fd = openat(dirfd(d), e->d_name, O_WRONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
+        if (fd < 0) continue;
+        if (flock(fd, LOCK_EX | LOCK_NB) == 0) unlinkat(dirfd(d), e->d_name, 0);
+        close(fd);
     }
-    close(fd);
-    return st;
+    if (d) closedir(d);
 }
 
 static em_status create_part(em_file_writer *w, em_err *err)
 {
-    enum { TRIES = 3 }; /* another process may put a file there between our steps */
+    enum { TRIES = 3 };
     for (int i = 0; i < TRIES; i++) {
+        struct stat info;
+        remove_left_overs(w);
         int fd = open(w->part, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-        if (fd >= 0) {
-            flock(fd, LOCK_EX | LOCK_NB); /* advice only: file systems without locks do without */
+        if (fd < 0 && errno == EEXIST) break;
+        if (fd < 0) return em_fail_errno(err, errno, "cannot write '%s'", w->path);
+        /* File systems without locks do without. Before the lock, another writer of the target may
+         * have taken our file for a left-over: then it has no name any more. */
+        bool taken = flock(fd, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+        if (!taken && fstat(fd, &info) == 0 && info.st_nlink > 0) {
             w->fd = fd;
             return EM_OK;
         }
-        if (errno != EEXIST) return em_fail_errno(err, errno, "cannot write '%s'", w->path);
-        em_status st = remove_stale(w, err);
-        if (st) return st;
+        close(fd);
     }
     return em_fail(err, EM_IO, "'%s' is being written already ('%s')", w->path, w->part);
 }

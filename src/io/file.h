@@ -50,7 +50,7 @@ em_status em_dir_create(const char *path, em_err *err);
 /* ---- writing ---- */
 
 /* Bytes go to ".NAME.part-PID" beside the target and get its name when they are complete and on the
- * disk; until then whatever has the name stays untouched. A left-over of a killed run is replaced,
+ * disk; until then whatever has the name stays untouched. Left-overs of killed runs are removed,
  * one that is being written is respected. */
 typedef struct em_file_writer em_file_writer;
 

@@ -5,9 +5,11 @@
 #include "../test.h"
 #include "../tmpdir.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 
 static em_err err;
@@ -188,7 +190,8 @@ static void writer_refuses(void **state)
     assert_int_equal(tmpdir_count(state), 0);
 }
 
-/* A left-over is replaced; one that somebody still writes is not. */
+/* What killed runs left of the same target goes; what somebody still writes, and any other file,
+ * stays. */
 static void left_overs(void **state)
 {
     const char *path = tmpdir_path(state, "out");
@@ -196,13 +199,22 @@ static void left_overs(void **state)
     snprintf(part, sizeof part, ".out.part-%ld", (long)getpid());
     em_file_writer *w, *second = NULL;
     tmpdir_text(state, part, "left over, and longer than what comes");
+    tmpdir_text(state, ".out.part-999999999", "left over");
+    int busy = open(tmpdir_text(state, ".out.part-888888888", "busy"), O_RDONLY);
+    assert_int_equal(flock(busy, LOCK_EX), 0);
+    tmpdir_text(state, ".out.part-12x", "another file");
+    tmpdir_text(state, ".out2.part-12", "another file");
     assert_ok(em_file_writer_open(&w, path, &err), err);
     assert_int_equal(em_file_writer_open(&second, path, &err), EM_IO);
     assert_non_null(strstr(err.msg, "being written already"));
     assert_ok(em_file_writer_write(w, 0, "new", 3, &err), err);
     assert_ok(em_file_writer_commit(&w, &err), err);
     assert_content(path, "new");
-    assert_int_equal(tmpdir_count(state), 1);
+    assert_true(em_path_is_file(tmpdir_path(state, ".out.part-888888888")));
+    assert_true(em_path_is_file(tmpdir_path(state, ".out.part-12x")));
+    assert_true(em_path_is_file(tmpdir_path(state, ".out2.part-12")));
+    assert_int_equal(tmpdir_count(state), 4);
+    close(busy);
 }
 
 enum { THREADS = 4, PIECE = 1000, PIECES = 64 };
