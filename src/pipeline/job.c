@@ -111,7 +111,7 @@ static em_status open_schedule(em_job *j, em_err *err)
     const em_dit_config *d = em_dit_sizes(j->engine->dit);
     size_t steps = (size_t)p->num_inference_steps, latents = 0;
     double shift = p->shift > 0 ? p->shift : p->sampler == EM_SAMPLER_EULER ? j->engine->folder->scheduler_shift : 5.0;
-    em_status st = em_sampler_open(&j->sampler, em_params_solver(p), p->num_inference_steps, shift, err);
+    em_status st = em_sampler_open(&j->sampler, em_solver_get(p->sampler), p->num_inference_steps, shift, err);
     if (!st && p->color_transfer) st = em_color_open(&j->color, err);
     if (st) return st;
     latents = EM_VAE_CHANNELS * (size_t)(j->grid.frames * j->grid.height * j->grid.width);

@@ -98,11 +98,3 @@ bool em_params_range(const char *flag, double *least, double *most)
     }
     return false;
 }
-
-const em_solver *em_params_solver(const em_params *p)
-{
-    static const em_solver *const solver[] = {[EM_SAMPLER_UNIPC] = &em_solver_unipc,
-                                              [EM_SAMPLER_DPMPP] = &em_solver_dpmpp,
-                                              [EM_SAMPLER_EULER] = &em_solver_euler};
-    return solver[p->sampler];
-}

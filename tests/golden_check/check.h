@@ -6,9 +6,11 @@
 #define EM_GOLDEN_CHECK_H
 
 #include "base/alloc.h"
+#include "io/audio.h"
 #include "io/ckpt.h"
 #include "io/json.h"
 #include "ops/ops.h"
+#include "pipeline/frames.h"
 #include "pipeline/synthetic_model.h"
 
 #include <stdbool.h>
