@@ -84,6 +84,7 @@ em_status em_generate(em_engine *engine, const em_picture *image, const em_sound
 void em_job_stage(em_job *j, em_stage stage, int total)
 {
     j->stage = stage;
+    j->reported = -1;
     j->stage_start_ms = em_now_ms();
     j->stage_start_flops = j->run.flops;
     em_arena_stage_begin(&j->run.arena);
@@ -93,7 +94,8 @@ void em_job_stage(em_job *j, em_stage stage, int total)
 /* Arithmetic done so far and its pace forecast the rest; a plan told how much there is. */
 void em_job_progress(em_job *j, int done, int total)
 {
-    if (j->run.plans || j->run.err.code || !j->sink->progress) return;
+    if (j->run.plans || j->run.err.code || !j->sink->progress || done == j->reported) return;
+    j->reported = done;
     double now = em_now_ms(), spent = now - j->start_ms, flops = j->run.flops;
     em_progress p = {.stage = j->stage, .done = done, .total = total, .stage_ms = now - j->stage_start_ms};
     p.remaining_ms = flops > 0 ? spent * (j->total_flops - flops) / flops : -1;

@@ -49,6 +49,7 @@ typedef struct em_job {
 
     em_result result;
     em_stage stage;
+    int reported;          /* the last `done` of this stage that the sink was told */
     double start_ms, stage_start_ms, stage_start_flops;
     double total_flops;                 /* by the plan; 0 while planning */
 } em_job;

@@ -95,11 +95,14 @@ static const em_solver *solver_named(const char *name)
 
 static bool parse_schedule_name(schedule_name *out, const char *name)
 {
-    const char *shift = strstr(name, ".shift");
-    if (!shift || (size_t)(shift - name) >= sizeof out->solver) return false;
+    const char *shift = strstr(name, ".shift"), *steps = strstr(name, ".steps");
+    if (!shift || !steps || steps < shift || (size_t)(shift - name) >= sizeof out->solver) return false;
     snprintf(out->solver, sizeof out->solver, "%.*s", (int)(shift - name), name);
-    return sscanf(shift, ".shift%lf.steps%d.%31s", &out->shift, &out->steps, out->what) == 3 &&
-           out->steps >= 1 && out->steps <= 1000;
+    char number[16]; /* on its own: "5.steps" would be read as 5. and then "steps" */
+    snprintf(number, sizeof number, "%.*s", (int)(steps - shift - 6), shift + 6);
+    out->shift = atof(number);
+    return sscanf(steps, ".steps%d.%31s", &out->steps, out->what) == 2 && out->steps >= 1 &&
+           out->steps <= 1000 && out->shift > 0;
 }
 
 typedef struct trajectory_args {
