@@ -220,7 +220,7 @@ static void walk_encoder(em_binder *b, half_weights *h, int64_t dim)
     }
     em_binder_group(b, &h->group[MIDDLE]);
     walk_middle(b, h, c, "encoder.middle.");
-    walk_head(b, h, c, 2 * EM_VAE_CHANNELS, "encoder.head.");
+    walk_head(b, h, c, (int64_t)2 * EM_VAE_CHANNELS, "encoder.head.");
 }
 
 static void walk_decoder(em_binder *b, half_weights *h, int64_t dim)
