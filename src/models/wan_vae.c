@@ -220,7 +220,7 @@ static void walk_encoder(em_binder *b, half_weights *h, int64_t dim)
     }
     em_binder_group(b, &h->group[MIDDLE]);
     walk_middle(b, h, c, "encoder.middle.");
-    walk_head(b, h, c, 2 * EM_VAE_CHANNELS, "encoder.head.");
+    walk_head(b, h, c, (int64_t)2 * EM_VAE_CHANNELS, "encoder.head.");
 }
 
 static void walk_decoder(em_binder *b, half_weights *h, int64_t dim)
@@ -445,8 +445,7 @@ static em_tensor residuals(em_run *r, em_vae_stream *s, const stage_weights *st,
 /* x + proj(softmax(q k^T / sqrt C) v), one head, the positions of each frame among themselves. */
 static void attention(em_run *r, const attention_weights *w, em_tensor x)
 {
-    if (em_run_stopped(r)) return;
-    int64_t c = x.dim[3];
+    int64_t c = w->proj.w.dim[0];
     em_mark mark = em_run_mark(r);
     em_tensor h = em_l2_norm(r, x, w->norm, EM_ACT_NONE); // (T, h, w, C)
     h = em_view(h, EM_SHAPE(x.dim[0], x.dim[1] * x.dim[2], c));
@@ -601,7 +600,7 @@ static void decode(em_run *r, const em_vae *m, em_vae_stream *s, em_tensor frame
     x = double_space(r, &d->stage[0], x);   // (2T, 2h, 2w, 2d)
     x = residuals(r, s, &d->stage[1], x);   // (2T, 2h, 2w, 4d)
     x = double_time(r, s, &d->stage[1], x); // (4T, 2h, 2w, 4d)
-    for (int64_t i = 0; i < frames.dim[0] && !em_run_stopped(r); i++) {
+    for (int64_t i = 0; i < frames.dim[0]; i++) {
         em_mark mark = em_run_mark(r);
         em_copy(r, em_slice(frames, i, 1), decode_frame(r, d, s, em_slice(x, i, 1)));
         em_run_release(r, mark);
