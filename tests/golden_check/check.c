@@ -25,7 +25,8 @@ static void line(check *c, const char *name, const char *measure, double bound, 
         c->passed++;
 }
 
-void expect_values(check *c, const char *name, const float *got, const float *want, size_t n, double bound)
+void expect_values(check *c, const char *name, const float *got, const float *want, size_t n,
+                   double bound)
 {
     double num = 0, den = 0, worst = 0;
     bool finite = true;
@@ -39,10 +40,12 @@ void expect_values(check *c, const char *name, const float *got, const float *wa
     double rel = den > 0 ? sqrt(num / den) : sqrt(num);
     char measure[64];
     snprintf(measure, sizeof measure, "rel L2 %.2e  max abs %.2e", rel, worst);
-    line(c, name, finite ? measure : "not finite", bound, finite && (bound == NO_BOUND || rel <= bound));
+    line(c, name, finite ? measure : "not finite", bound,
+         finite && (bound == NO_BOUND || rel <= bound));
 }
 
-void expect_close(check *c, const em_ckpt *golden, const char *name, const float *got, size_t n, double bound)
+void expect_close(check *c, const em_ckpt *golden, const char *name, const float *got, size_t n,
+                  double bound)
 {
     size_t want_n;
     const float *want = floats_of(golden, name, &want_n);
@@ -153,9 +156,10 @@ em_ckpt *open_synthetic(check *c, em_model_kind kind)
     em_ckpt *ckpt = NULL;
     const char *tmp = getenv("TMPDIR");
     char path[512];
-    snprintf(path, sizeof path, "%s/golden-check-%d-%s.safetensors", tmp ? tmp : "/tmp", (int)getpid(),
-             em_model_name(kind));
-    if (em_synthetic_write(&c->sizes, kind, c->seed, path, c->pool, &err) || em_ckpt_open(&ckpt, path, &err))
+    snprintf(path, sizeof path, "%s/golden-check-%d-%s.safetensors", tmp ? tmp : "/tmp",
+             (int)getpid(), em_model_name(kind));
+    if (em_synthetic_write(&c->sizes, kind, c->seed, path, c->pool, &err) ||
+        em_ckpt_open(&ckpt, path, &err))
         report_failure(c, em_model_name(kind), &err);
     unlink(path);
     return ckpt;
@@ -171,7 +175,8 @@ bool run_forward(check *c, const char *name, forward_fn *forward, void *arg)
     em_err err = {0};
     em_ops planner;
     em_ops_plan(&planner, c->ops);
-    em_residency forecast = {.drop_unpinned = true, .counts_only = true}, real = {.drop_unpinned = true};
+    em_residency forecast = {.drop_unpinned = true, .counts_only = true},
+                 real = {.drop_unpinned = true};
     em_run plan = new_run(c, &planner, &forecast), run = new_run(c, c->ops, &real);
     plan.plans = true;
     em_arena_open_virtual(&plan.arena);
@@ -185,7 +190,8 @@ bool run_forward(check *c, const char *name, forward_fn *forward, void *arg)
     em_arena_close(&run.arena);
     if (run.err.code) return report_failure(c, name, &run.err), false;
     char what[96];
-    snprintf(what, sizeof what, "%s: planned scratch %zu, measured %zu", name, plan.arena.peak_bytes, peak);
+    snprintf(what, sizeof what, "%s: planned scratch %zu, measured %zu", name,
+             plan.arena.peak_bytes, peak);
     if (peak != plan.arena.peak_bytes) return expect_true(c, name, false, what), false;
     return true;
 }

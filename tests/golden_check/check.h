@@ -20,11 +20,11 @@ typedef struct check {
     const em_ops *ops;
     em_dtype dtype;
     em_pool *pool;
-    json_t *doc;               /* report.json, or NULL */
-    const json_t *report;      /* its section of bfloat16 distances, borrowed; NULL: none */
+    json_t *doc;          /* report.json, or NULL */
+    const json_t *report; /* its section of bfloat16 distances, borrowed; NULL: none */
     em_synthetic_sizes sizes;
     uint64_t seed;
-    const char *file;          /* the one at hand, without its folder */
+    const char *file; /* the one at hand, without its folder */
     int passed, failed, unbounded, skipped;
 } check;
 
@@ -36,7 +36,8 @@ enum { NO_BOUND = -1 };
 void expect_close(check *c, const em_ckpt *golden, const char *name, const float *got, size_t n,
                   double bound);
 /* The same for a golden of n values that is not a whole tensor of a file. */
-void expect_values(check *c, const char *name, const float *got, const float *want, size_t n, double bound);
+void expect_values(check *c, const char *name, const float *got, const float *want, size_t n,
+                   double bound);
 /* A measure that has been taken: passes when value <= bound. */
 void expect_measure(check *c, const char *name, const char *what, double value, double bound);
 /* Bytes that must be equal. */

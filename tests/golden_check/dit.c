@@ -26,7 +26,8 @@ static void compare(em_run *r, const dit_args *a, const char *name, em_tensor go
 {
     if (em_run_stopped(r) || !em_ckpt_find(a->golden, name)) return;
     em_tensor x = em_cast(r, got, EM_F32);
-    if (!r->plans && !r->err.code) expect_close(a->c, a->golden, name, x.data, (size_t)em_tensor_count(x), bound);
+    if (!r->plans && !r->err.code)
+        expect_close(a->c, a->golden, name, x.data, (size_t)em_tensor_count(x), bound);
 }
 
 static void check_tokens_of(em_run *r, const dit_args *a)
@@ -48,7 +49,8 @@ static em_tensor rope(em_run *r, const dit_args *a, int riflex_k)
 }
 
 /* -> velocity; block outputs go to cond->taps. Scratch is left to the caller's mark. */
-static em_tensor forward(em_run *r, const dit_args *a, const em_dit_time *t, const em_dit_cond *cond)
+static em_tensor forward(em_run *r, const dit_args *a, const em_dit_time *t,
+                         const em_dit_cond *cond)
 {
     em_tensor x = em_dit_embed(r, a->dit, input(r, a, "x"), input(r, a, "y"));
     if (!em_tensor_is_empty(cond->taps))
@@ -85,7 +87,8 @@ static void whole(em_run *r, void *arg)
     compare(r, a, "time_projection", time.e0, a->bound);
     em_run_release(r, m);
 
-    if (!em_run_stopped(r)) cond.taps = em_run_keep(r, EM_F32, EM_SHAPE(s->layers, cond.rope.dim[0], s->dim));
+    if (!em_run_stopped(r))
+        cond.taps = em_run_keep(r, EM_F32, EM_SHAPE(s->layers, cond.rope.dim[0], s->dim));
     compare(r, a, "out.cond", forward(r, a, &time, &cond), a->bound);
     compare_blocks(r, a, cond.taps);
     em_run_release(r, m);
@@ -102,7 +105,8 @@ static void whole(em_run *r, void *arg)
 }
 
 /* Angles, position by position on all axes at once; the table holds their float32 cosine and sine. */
-static void check_angles(check *c, const em_ckpt *golden, const em_dit_config *cfg, const char *name, int k)
+static void check_angles(check *c, const em_ckpt *golden, const em_dit_config *cfg,
+                         const char *name, int k)
 {
     const em_ckpt_tensor *want = tensor_of(golden, name, EM_F32);
     if (!want) return;
@@ -117,7 +121,9 @@ static void check_angles(check *c, const em_ckpt *golden, const em_dit_config *c
         for (int64_t i = 0; i < n; i++)
             for (int64_t p = 0; p < pairs; p++) {
                 const float *cs = table + (((i * n + i) * n + i) * pairs + p) * 2;
-                double d = remainder(atan2(cs[1], cs[0]) - ((const float *)want->data)[i * pairs + p], 2 * M_PI);
+                double d =
+                    remainder(atan2(cs[1], cs[0]) - ((const float *)want->data)[i * pairs + p],
+                              2 * M_PI);
                 worst = fmax(worst, fabs(d));
             }
         expect_measure(c, name, "max angle error", worst, 2e-6);
@@ -139,8 +145,11 @@ void check_dit(check *c)
 {
     em_err err = {0};
     em_dit *m = NULL;
-    em_dit_config cfg = {.heads = c->sizes.dit.heads, .layers = c->sizes.dit.layers, .eps = c->sizes.dit.eps};
-    em_ckpt *golden = open_golden(c, c->file), *ckpt = golden ? open_synthetic(c, EM_MODEL_TRANSFORMER) : NULL;
+    em_dit_config cfg = {.heads = c->sizes.dit.heads,
+                         .layers = c->sizes.dit.layers,
+                         .eps = c->sizes.dit.eps};
+    em_ckpt *golden = open_golden(c, c->file),
+            *ckpt = golden ? open_synthetic(c, EM_MODEL_TRANSFORMER) : NULL;
     if (ckpt && (em_dit_config_read(&cfg, ckpt, &err) || em_dit_open(&m, &cfg, ckpt, NULL, &err)))
         report_failure(c, "transformer", &err);
     dit_args a = {.c = c, .golden = golden, .dit = m};

@@ -102,9 +102,11 @@ static em_status read_report(check *c, em_err *err)
 
 static int usage(void)
 {
-    fputs("usage: golden_check DIR [--device cpu|ref] [--dtype float32|bfloat16|float16] [--threads N] "
+    fputs("usage: golden_check DIR [--device cpu|ref] [--dtype float32|bfloat16|float16] "
+          "[--threads N] "
           "[--only PATTERN]\n"
-          "Compares this build with the reference's numbers in DIR; exit 1 when anything is too far.\n",
+          "Compares this build with the reference's numbers in DIR; exit 1 when anything is too "
+          "far.\n",
           stderr);
     return 2;
 }

@@ -22,8 +22,8 @@ typedef struct noise_name {
 static bool parse_noise_name(noise_name *out, const char *name)
 {
     out->every = 1;
-    int got = sscanf(name, "%7[^.].%7[^.].seed%llu.n%llu.every%llu", out->rng, out->type, &out->seed, &out->n,
-                     &out->every);
+    int got = sscanf(name, "%7[^.].%7[^.].seed%llu.n%llu.every%llu", out->rng, out->type,
+                     &out->seed, &out->n, &out->every);
     return got >= 4 && out->n > 0 && out->n <= 1u << 28 && out->every > 0;
 }
 
@@ -50,7 +50,8 @@ static double max_abs(const float *got, const float *want, size_t n)
 static void check_noise(check *c, const em_ckpt_tensor *t)
 {
     noise_name id;
-    if (!parse_noise_name(&id, t->name)) return report_skip(c, t->name, "not a name of this file's form");
+    if (!parse_noise_name(&id, t->name))
+        return report_skip(c, t->name, "not a name of this file's form");
     const em_noise_device card = {EM_NOISE_SM_COUNT, EM_NOISE_THREADS_PER_SM};
     size_t listed = t->size_bytes / sizeof(float);
     float *x = em_alloc_array(id.n, sizeof *x);
@@ -72,7 +73,8 @@ static void check_noise(check *c, const em_ckpt_tensor *t)
 void check_rng(check *c)
 {
     em_ckpt *golden = open_golden(c, c->file);
-    for (size_t i = 0; golden && i < em_ckpt_count(golden); i++) check_noise(c, em_ckpt_at(golden, i));
+    for (size_t i = 0; golden && i < em_ckpt_count(golden); i++)
+        check_noise(c, em_ckpt_at(golden, i));
     em_ckpt_close(&golden);
 }
 
@@ -96,7 +98,8 @@ static const em_solver *solver_named(const char *name)
 static bool parse_schedule_name(schedule_name *out, const char *name)
 {
     const char *shift = strstr(name, ".shift"), *steps = strstr(name, ".steps");
-    if (!shift || !steps || steps < shift || (size_t)(shift - name) >= sizeof out->solver) return false;
+    if (!shift || !steps || steps < shift || (size_t)(shift - name) >= sizeof out->solver)
+        return false;
     snprintf(out->solver, sizeof out->solver, "%.*s", (int)(shift - name), name);
     char number[16]; /* on its own: "5.steps" would be read as 5. and then "steps" */
     snprintf(number, sizeof number, "%.*s", (int)(steps - shift - 6), shift + 6);
@@ -180,7 +183,8 @@ static void check_schedule(check *c, const em_ckpt_tensor *t)
 void check_schedulers(check *c)
 {
     em_ckpt *golden = open_golden(c, c->file);
-    for (size_t i = 0; golden && i < em_ckpt_count(golden); i++) check_schedule(c, em_ckpt_at(golden, i));
+    for (size_t i = 0; golden && i < em_ckpt_count(golden); i++)
+        check_schedule(c, em_ckpt_at(golden, i));
     em_ckpt_close(&golden);
 }
 
@@ -192,7 +196,8 @@ static float *row_of(const json_t *rows, size_t i, size_t *n)
     const json_t *row = json_array_get(rows, i);
     *n = json_array_size(row);
     float *out = *n ? em_alloc_array(*n, sizeof *out) : NULL;
-    for (size_t k = 0; out && k < *n; k++) out[k] = (float)json_number_value(json_array_get(row, k));
+    for (size_t k = 0; out && k < *n; k++)
+        out[k] = (float)json_number_value(json_array_get(row, k));
     return out;
 }
 
@@ -215,7 +220,8 @@ static void check_decisions(check *c, const json_t *item, size_t index)
     for (size_t i = 0; i < forwards; i++) {
         now = row_of(rows, i, &n);
         if (!now) return report_skip(c, name, "rows of another form");
-        wrong += em_teacache_decide(&t, now, n) != (json_integer_value(json_array_get(want, i)) != 0);
+        wrong +=
+            em_teacache_decide(&t, now, n) != (json_integer_value(json_array_get(want, i)) != 0);
         em_free(before); /* the row of the decision before is still read by this one */
         before = now;
     }

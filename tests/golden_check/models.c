@@ -20,7 +20,8 @@ static void compare(em_run *r, const forward_args *a, const char *name, em_tenso
 {
     if (em_run_stopped(r)) return;
     em_tensor x = em_cast(r, got, EM_F32);
-    if (!r->plans && !r->err.code) expect_close(a->c, a->golden, name, x.data, (size_t)em_tensor_count(x), bound);
+    if (!r->plans && !r->err.code)
+        expect_close(a->c, a->golden, name, x.data, (size_t)em_tensor_count(x), bound);
 }
 
 /* ---- text ------------------------------------------------------------------------------------------- */
@@ -30,7 +31,8 @@ static void t5_forward(em_run *r, void *arg)
     const forward_args *a = arg;
     const em_ckpt_tensor *ids = tensor_of(a->golden, "ids", EM_I32);
     em_mark m = em_run_mark(r);
-    compare(r, a, "out", em_umt5_forward(r, a->model, ids->data, ids->dim[0]), model_bound(a->c, "t5 bf16 gpu rel"));
+    compare(r, a, "out", em_umt5_forward(r, a->model, ids->data, ids->dim[0]),
+            model_bound(a->c, "t5 bf16 gpu rel"));
     em_run_release_all(r, m);
 }
 
@@ -39,7 +41,8 @@ void check_t5(check *c)
     em_err err = {0};
     em_umt5 *m = NULL;
     em_umt5_config cfg = {.heads = c->sizes.t5.heads, .max_tokens = c->sizes.t5.max_tokens};
-    em_ckpt *golden = open_golden(c, c->file), *ckpt = golden ? open_synthetic(c, EM_MODEL_T5) : NULL;
+    em_ckpt *golden = open_golden(c, c->file),
+            *ckpt = golden ? open_synthetic(c, EM_MODEL_T5) : NULL;
     forward_args a = {c, golden, NULL};
     if (!ckpt) goto done;
     if (!tensor_of(golden, "ids", EM_I32)) {
@@ -82,13 +85,15 @@ void check_clip(check *c)
     em_err err = {0};
     em_clip_vit *m = NULL;
     em_clip_vit_config cfg = {.heads = c->sizes.clip.heads};
-    em_ckpt *golden = open_golden(c, c->file), *ckpt = golden ? open_synthetic(c, EM_MODEL_CLIP) : NULL;
+    em_ckpt *golden = open_golden(c, c->file),
+            *ckpt = golden ? open_synthetic(c, EM_MODEL_CLIP) : NULL;
     clip_args a = {.base = {c, golden, NULL}};
     if (!ckpt) goto done;
     a.bytes = tensor_of(golden, "image", EM_U8);
     if (!a.bytes) {
         report_skip(c, "image", "the file does not hold it");
-    } else if (em_clip_vit_config_read(&cfg, ckpt, &err) || em_clip_vit_open(&m, &cfg, ckpt, NULL, &err)) {
+    } else if (em_clip_vit_config_read(&cfg, ckpt, &err) ||
+               em_clip_vit_open(&m, &cfg, ckpt, NULL, &err)) {
         report_failure(c, "clip", &err);
     } else {
         a.base.model = m;
@@ -120,7 +125,8 @@ static void speech_forward(em_run *r, void *arg)
     em_wav2vec2_taps taps = {0};
     em_mark m = em_run_mark(r);
     em_tensor wave = em_upload(r, a->wave, EM_F32, EM_SHAPE((int64_t)a->n));
-    em_tensor hidden = em_wav2vec2_forward(r, a->base.model, wave, a->frames, &taps); // (F, layers, C)
+    em_tensor hidden =
+        em_wav2vec2_forward(r, a->base.model, wave, a->frames, &taps); // (F, layers, C)
     compare(r, &a->base, "features", taps.features, 2e-5);
     compare(r, &a->base, "hidden.0", taps.hidden0, 2e-5);
     for (int64_t i = 0; i < s->layers && !em_run_stopped(r); i++) {
@@ -138,8 +144,9 @@ static em_wav2vec2 *open_speech(check *c, const em_ckpt *ckpt)
 {
     em_err err = {0};
     em_wav2vec2 *m = NULL;
-    em_wav2vec2_config cfg = {
-        .heads = c->sizes.speech.heads, .convs = c->sizes.speech.convs, .eps = c->sizes.speech.eps};
+    em_wav2vec2_config cfg = {.heads = c->sizes.speech.heads,
+                              .convs = c->sizes.speech.convs,
+                              .eps = c->sizes.speech.eps};
     memcpy(cfg.conv_stride, c->sizes.speech.conv_stride, sizeof cfg.conv_stride);
     if (em_wav2vec2_config_read(&cfg, ckpt, &err) || em_wav2vec2_open(&m, &cfg, ckpt, NULL, &err))
         report_failure(c, "wav2vec2", &err);
@@ -148,7 +155,8 @@ static em_wav2vec2 *open_speech(check *c, const em_ckpt *ckpt)
 
 void check_wav2vec2(check *c)
 {
-    em_ckpt *golden = open_golden(c, c->file), *ckpt = golden ? open_synthetic(c, EM_MODEL_WAV2VEC2) : NULL;
+    em_ckpt *golden = open_golden(c, c->file),
+            *ckpt = golden ? open_synthetic(c, EM_MODEL_WAV2VEC2) : NULL;
     em_wav2vec2 *m = ckpt ? open_speech(c, ckpt) : NULL;
     speech_args a = {.base = {c, golden, m}};
     const float *wave = m ? floats_of(golden, "wave", &a.n) : NULL;
@@ -174,7 +182,9 @@ static em_tensor encode(em_run *r, const em_vae *vae, em_tensor first_last, int6
 {
     int64_t h = first_last.dim[1], w = first_last.dim[2];
     em_vae_stream s = {0};
-    em_tensor z = em_run_tensor(r, EM_F32, EM_SHAPE(latents, h / EM_VAE_SPACE, w / EM_VAE_SPACE, EM_VAE_CHANNELS));
+    em_tensor z =
+        em_run_tensor(r, EM_F32,
+                      EM_SHAPE(latents, h / EM_VAE_SPACE, w / EM_VAE_SPACE, EM_VAE_CHANNELS));
     for (int64_t i = 0; i < latents && !em_run_stopped(r); i++) {
         em_mark m = em_run_mark(r);
         int64_t n = i ? EM_VAE_TIME : 1, begin = i ? 1 + (i - 1) * EM_VAE_TIME : 0;
@@ -195,7 +205,8 @@ static em_tensor encode(em_run *r, const em_vae *vae, em_tensor first_last, int6
 static em_tensor decode(em_run *r, const em_vae *vae, em_tensor latents)
 {
     em_vae_stream s = {0};
-    int64_t f = latents.dim[1], h = latents.dim[2] * EM_VAE_SPACE, w = latents.dim[3] * EM_VAE_SPACE;
+    int64_t f = latents.dim[1], h = latents.dim[2] * EM_VAE_SPACE,
+            w = latents.dim[3] * EM_VAE_SPACE;
     em_tensor z = em_channels_last(r, latents);
     em_tensor video = em_run_tensor(r, EM_F32, EM_SHAPE(1 + (f - 1) * EM_VAE_TIME, h, w, 3));
     for (int64_t i = 0, at = 0; i < f && !em_run_stopped(r); at += i++ ? EM_VAE_TIME : 1) {
@@ -211,8 +222,10 @@ static void vae_forward(em_run *r, void *arg)
 {
     const forward_args *a = arg;
     em_mark m = em_run_mark(r);
-    double enc = model_bound(a->c, "vae encode bf16 gpu rel"), dec = model_bound(a->c, "vae decode bf16 gpu rel");
-    const em_ckpt_tensor *frame = tensor_of(a->golden, "encode.first_frame_then_zero.in_frame0", EM_F32);
+    double enc = model_bound(a->c, "vae encode bf16 gpu rel"),
+           dec = model_bound(a->c, "vae decode bf16 gpu rel");
+    const em_ckpt_tensor *frame =
+        tensor_of(a->golden, "encode.first_frame_then_zero.in_frame0", EM_F32);
     const em_ckpt_tensor *out = tensor_of(a->golden, "encode.first_frame_then_zero.out", EM_F32);
     const em_ckpt_tensor *video = tensor_of(a->golden, "encode.video.in", EM_F32);
     const em_ckpt_tensor *video_out = tensor_of(a->golden, "encode.video.out", EM_F32);
@@ -220,7 +233,8 @@ static void vae_forward(em_run *r, void *arg)
     if (frame && out) {
         em_tensor one = em_channels_last(r, upload(r, frame)); // (H, W, 3)
         one = em_view(one, EM_SHAPE(1, frame->dim[1], frame->dim[2], 3));
-        compare(r, a, "encode.first_frame_then_zero.out", encode(r, a->model, one, out->dim[1]), enc);
+        compare(r, a, "encode.first_frame_then_zero.out", encode(r, a->model, one, out->dim[1]),
+                enc);
         em_run_release_all(r, m);
     }
     if (video && video_out) {
@@ -237,7 +251,8 @@ void check_vae(check *c)
     em_err err = {0};
     em_vae *m = NULL;
     em_vae_config cfg = {0};
-    em_ckpt *golden = open_golden(c, c->file), *ckpt = golden ? open_synthetic(c, EM_MODEL_VAE) : NULL;
+    em_ckpt *golden = open_golden(c, c->file),
+            *ckpt = golden ? open_synthetic(c, EM_MODEL_VAE) : NULL;
     if (ckpt && (em_vae_config_read(&cfg, ckpt, &err) || em_vae_open(&m, &cfg, ckpt, NULL, &err)))
         report_failure(c, "vae", &err);
     forward_args a = {c, golden, m};

@@ -4,9 +4,9 @@
  * Both run the program's own stages on a job whose inputs are replaced by the golden's. */
 #include "check.h"
 
+#include "io/image_resize.h"
 #include "pipeline/color.h"
 #include "pipeline/job.h"
-#include "io/image_resize.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -36,7 +36,9 @@ static bool open_models(stand *s)
     em_vae_config vae = {0};
     em_umt5_config t5 = {.heads = c->sizes.t5.heads, .max_tokens = c->sizes.t5.max_tokens};
     em_clip_vit_config clip = {.heads = c->sizes.clip.heads};
-    em_dit_config dit = {.heads = c->sizes.dit.heads, .layers = c->sizes.dit.layers, .eps = c->sizes.dit.eps};
+    em_dit_config dit = {.heads = c->sizes.dit.heads,
+                         .layers = c->sizes.dit.layers,
+                         .eps = c->sizes.dit.eps};
     em_wav2vec2_config speech = c->sizes.speech;
     em_status st = em_vae_config_read(&vae, e->ckpt[EM_MODEL_VAE], &err);
     if (!st) st = em_vae_open(&e->vae, &vae, e->ckpt[EM_MODEL_VAE], NULL, &err);
@@ -47,7 +49,8 @@ static bool open_models(stand *s)
     if (!st) st = em_dit_config_read(&dit, e->ckpt[EM_MODEL_TRANSFORMER], &err);
     if (!st) st = em_dit_open(&e->dit, &dit, e->ckpt[EM_MODEL_TRANSFORMER], NULL, &err);
     if (!st && !s->windows) st = em_wav2vec2_config_read(&speech, e->ckpt[EM_MODEL_WAV2VEC2], &err);
-    if (!st && !s->windows) st = em_wav2vec2_open(&e->speech, &speech, e->ckpt[EM_MODEL_WAV2VEC2], NULL, &err);
+    if (!st && !s->windows)
+        st = em_wav2vec2_open(&e->speech, &speech, e->ckpt[EM_MODEL_WAV2VEC2], NULL, &err);
     if (!st) st = em_prompt_cache_open(&e->prompts, &err);
     if (st) report_failure(c, "models", &err);
     return !st;
@@ -91,9 +94,11 @@ static void conditions(stand *s, em_job *j)
     }
     const em_wav2vec2_config *a = &s->c->sizes.speech;
     em_mark m = em_run_mark(r);
-    em_tensor w = em_upload(r, s->windows, EM_F32, EM_SHAPE(j->frames, EM_DIT_WINDOW, a->layers, a->hidden));
+    em_tensor w =
+        em_upload(r, s->windows, EM_F32, EM_SHAPE(j->frames, EM_DIT_WINDOW, a->layers, a->hidden));
     j->cond[EM_BRANCH_AUDIO].audio = em_dit_audio(r, s->engine.dit, w, j->grid.frames);
-    j->cond[EM_BRANCH_SILENT].audio = em_dit_audio(r, s->engine.dit, (em_tensor){0}, j->grid.frames);
+    j->cond[EM_BRANCH_SILENT].audio =
+        em_dit_audio(r, s->engine.dit, (em_tensor){0}, j->grid.frames);
     em_run_release(r, m);
 }
 
@@ -111,7 +116,8 @@ static void on_progress(void *user, const em_progress *p)
     em_job *j = w->j;
     char name[96], list[64];
     if (p->stage != EM_STAGE_DENOISE || p->done == 0) return;
-    size_t n = (size_t)em_tensor_count(j->x), step = (size_t)p->done - 1, every = w->s->strided ? 97 : 1, want_n;
+    size_t n = (size_t)em_tensor_count(j->x), step = (size_t)p->done - 1,
+           every = w->s->strided ? 97 : 1, want_n;
     snprintf(list, sizeof list, w->s->strided ? "latents.f32.every97" : "%s.latents", w->s->prefix);
     const float *want = floats_of(w->s->golden, list, &want_n);
     size_t row = (n + every - 1) / every;
@@ -119,7 +125,8 @@ static void on_progress(void *user, const em_progress *p)
     em_download(&j->run, j->x, j->latents);
     for (size_t i = 0; i < row; i++) j->latents[i] = j->latents[i * every];
     snprintf(name, sizeof name, "%s step %zu", list, step);
-    expect_values(w->s->c, name, j->latents, want + step * row, row, step_bound(w->s->c, w->report_key, step));
+    expect_values(w->s->c, name, j->latents, want + step * row, row,
+                  step_bound(w->s->c, w->report_key, step));
 }
 
 /* ---- frames ----------------------------------------------------------------------------------------- */
@@ -178,20 +185,23 @@ static void compare_frames(const stand *s, const em_job *j, const float *got)
 {
     const em_ckpt_tensor *want = tensor_of(s->golden, "video.f32.frames", EM_U8);
     if (!want || want->ndim != 4) return;
-    size_t area = (size_t)j->height * (size_t)j->width, plane = (size_t)j->frames * area, differ = 0, far = 0;
+    size_t area = (size_t)j->height * (size_t)j->width, plane = (size_t)j->frames * area,
+           differ = 0, far = 0;
     const int64_t shown = want->dim[0];
     for (int64_t f = 0; f < shown; f++) {
         int64_t frame = shown > 1 ? f * (j->frames - 1) / (shown - 1) : 0; /* first, middle, last */
         for (size_t p = 0; p < area * 3; p++) {
             float v = got[p % 3 * plane + (size_t)frame * area + p / 3];
-            int d = abs((int)(v * 255) - (int)((const uint8_t *)want->data)[(size_t)f * area * 3 + p]);
+            int d =
+                abs((int)(v * 255) - (int)((const uint8_t *)want->data)[(size_t)f * area * 3 + p]);
             differ += d > 0;
             far += d > 1;
         }
     }
     bool f32 = s->c->dtype == EM_F32;
     double share = (double)differ / (double)(area * 3 * (size_t)shown);
-    expect_measure(s->c, "video.f32.frames", "share of bytes that differ", share, f32 ? 0.01 : NO_BOUND);
+    expect_measure(s->c, "video.f32.frames", "share of bytes that differ", share,
+                   f32 ? 0.01 : NO_BOUND);
     if (f32) expect_true(s->c, "video.f32.frames", far == 0, "none by more than one level");
 }
 
@@ -228,7 +238,8 @@ static void plan_and_run(const chain *a)
     size_t planned = j->run.arena.peak_bytes;
     if (j->run.err.code) return report_failure(c, "plan", &j->run.err);
     j->run = em_engine_run(&a->s->engine);
-    if (em_arena_open(&j->run.arena, c->ops->device, planned, false, &err)) return report_failure(c, "run", &err);
+    if (em_arena_open(&j->run.arena, c->ops->device, planned, false, &err))
+        return report_failure(c, "run", &err);
     run_chain(a);
     size_t measured = j->run.arena.peak_bytes;
     em_arena_close(&j->run.arena);
@@ -238,8 +249,8 @@ static void plan_and_run(const chain *a)
     compare_frames(a->s, j, a->video);
 }
 
-static void run_variant(stand *s, const em_picture *image, size_t samples, em_params *p, const float *noise,
-                        const float *wave)
+static void run_variant(stand *s, const em_picture *image, size_t samples, em_params *p,
+                        const float *noise, const float *wave)
 {
     em_err err = {0};
     em_job j;
@@ -247,7 +258,9 @@ static void run_variant(stand *s, const em_picture *image, size_t samples, em_pa
     watcher w = {s, &j, key};
     em_sink sink = {.progress = on_progress, .user = &w};
     em_sound sound = {.n = samples, .rate_hz = EM_AUDIO_MODEL_HZ};
-    snprintf(key, sizeof key, s->strided ? "bf16 latents rel per step" : "%s bf16 gpu latents rel per step", s->prefix);
+    snprintf(key, sizeof key,
+             s->strided ? "bf16 latents rel per step" : "%s bf16 gpu latents rel per step",
+             s->prefix);
     if (em_job_open(&j, &s->engine, image, &sound, p, &sink, &err)) {
         report_failure(s->c, s->prefix, &err);
         em_job_close(&j);
@@ -259,7 +272,9 @@ static void run_variant(stand *s, const em_picture *image, size_t samples, em_pa
         memcpy(j.wave, wave, j.wave_n * sizeof *wave);
         em_audio_standardise(j.wave, j.wave_n);
     }
-    chain a = {s, &j, em_alloc_array((size_t)j.frames * (size_t)j.height * (size_t)j.width, 3 * sizeof(float))};
+    chain a = {s, &j,
+               em_alloc_array((size_t)j.frames * (size_t)j.height * (size_t)j.width,
+                              3 * sizeof(float))};
     if (a.video) plan_and_run(&a);
     em_free(a.video);
     em_job_close(&j);
@@ -275,8 +290,9 @@ static bool borrow_text(stand *s, const char *prompt)
     em_ckpt *t5 = has_file(s->c, "t5.safetensors") ? open_golden(s->c, "t5.safetensors") : NULL;
     const em_ckpt_tensor *out = t5 ? tensor_of(t5, "out", EM_F32) : NULL;
     const int32_t no_ids[512] = {0};
-    bool ok = out && out->dim[0] <= 512 &&
-              !em_prompt_cache_add(&p, s->engine.prompts, prompt, no_ids, out->dim[0], out->dim[1], &err);
+    bool ok =
+        out && out->dim[0] <= 512 &&
+        !em_prompt_cache_add(&p, s->engine.prompts, prompt, no_ids, out->dim[0], out->dim[1], &err);
     if (ok) {
         memcpy(p->rows, out->data, out->size_bytes);
         p->encoded = true;
@@ -289,9 +305,12 @@ static void check_lanczos(check *c, const em_ckpt *golden)
 {
     em_err err = {0};
     em_image out = {0};
-    const em_ckpt_tensor *in = tensor_of(golden, "image", EM_U8), *want = tensor_of(golden, "lanczos", EM_U8);
+    const em_ckpt_tensor *in = tensor_of(golden, "image", EM_U8),
+                         *want = tensor_of(golden, "lanczos", EM_U8);
     if (!in || !want) return;
-    em_image src = {.rgb = (uint8_t *)(uintptr_t)in->data, .width = (int)in->dim[1], .height = (int)in->dim[0]};
+    em_image src = {.rgb = (uint8_t *)(uintptr_t)in->data,
+                    .width = (int)in->dim[1],
+                    .height = (int)in->dim[0]};
     if (em_image_resize_lanczos(&out, &src, (int)want->dim[1], (int)want->dim[0], &err))
         report_failure(c, "lanczos", &err);
     else
@@ -313,7 +332,8 @@ static void check_color(check *c, const em_ckpt *golden)
     } else {
         size_t frame = in->size_bytes / (size_t)in->dim[0];
         memcpy(rgb, in->data, in->size_bytes);
-        for (int64_t i = 0; i < in->dim[0]; i++) em_color_frame(color, rgb + (size_t)i * frame, frame / 3);
+        for (int64_t i = 0; i < in->dim[0]; i++)
+            em_color_frame(color, rgb + (size_t)i * frame, frame / 3);
         expect_equal(c, "color_transfer", rgb, want->data, want->size_bytes);
     }
     em_color_close(&color);
@@ -359,13 +379,16 @@ void check_pipeline(check *c)
     if (!s.golden) return;
     check_lanczos(c, s.golden);
     check_color(c, s.golden);
-    const em_ckpt_tensor *audio = tensor_of(s.golden, "audio", EM_F32), *image = tensor_of(s.golden, "lanczos", EM_U8);
+    const em_ckpt_tensor *audio = tensor_of(s.golden, "audio", EM_F32),
+                         *image = tensor_of(s.golden, "lanczos", EM_U8);
     const float *noise = floats_of(s.golden, "noise", &n);
     s.windows = audio ? audio->data : NULL;
     if (!audio || !image || !noise) {
         report_skip(c, "latents", "the file does not hold their inputs");
     } else if (open_stand(&s)) {
-        em_picture p = {.rgb = image->data, .width = (int)image->dim[1], .height = (int)image->dim[0]};
+        em_picture p = {.rgb = image->data,
+                        .width = (int)image->dim[1],
+                        .height = (int)image->dim[0]};
         if (borrow_text(&s, "golden"))
             run_variants(&s, &p, noise);
         else
@@ -394,12 +417,15 @@ void check_e2e(check *c)
     json_t *doc = has_file(c, "e2e.json") ? load_json(c, "e2e.json") : NULL;
     const json_t *report = c->report;
     c->report = doc ? json_object_get(doc, "report") : report;
-    const em_ckpt_tensor *image = tensor_of(s.golden, "image", EM_U8), *ids = tensor_of(s.golden, "ids", EM_I32);
+    const em_ckpt_tensor *image = tensor_of(s.golden, "image", EM_U8),
+                         *ids = tensor_of(s.golden, "ids", EM_I32);
     const float *wave = floats_of(s.golden, "wave", &n);
     if (!image || !ids || !wave) {
         report_skip(c, "latents", "the file does not hold their inputs");
     } else if (open_stand(&s) && add_ids(&s, ids)) {
-        em_picture p = {.rgb = image->data, .width = (int)image->dim[1], .height = (int)image->dim[0]};
+        em_picture p = {.rgb = image->data,
+                        .width = (int)image->dim[1],
+                        .height = (int)image->dim[0]};
         em_params q = em_params_default();
         q.prompt = "golden";
         q.teacache = EM_TEACACHE_OFF;
