@@ -112,7 +112,8 @@ EM_API em_engine_params em_engine_params_default(void);
  * reads no weights yet. *out is owned by the caller: em_engine_close. */
 EM_API em_status em_engine_open(em_engine **out, const em_engine_params *p, em_err *err);
 EM_API void em_engine_close(em_engine **engine); /* NULL inside is allowed */
-/* The request that is running ends with EM_CANCELLED soon; later ones too, until em_engine_resume. */
+/* The request that is running ends with EM_CANCELLED soon; later ones too, until
+ * em_engine_resume. */
 EM_API void em_engine_cancel(em_engine *engine);
 EM_API void em_engine_resume(em_engine *engine);
 

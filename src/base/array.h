@@ -5,7 +5,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* Makes room for `extra` more items; *items may be NULL. False when out of memory, nothing changed. */
+/* Makes room for `extra` more items; *items may be NULL. False when out of memory, nothing
+ * changed. */
 bool em_array_grow(void **items, size_t *cap, size_t count, size_t extra, size_t item_bytes);
 
 /* EM_PUSH(v, n, cap, item): appends, evaluates to false when out of memory. */

@@ -57,7 +57,8 @@ static inline uint16_t em_f32_to_bf16(float f)
 float em_f16_to_f32(uint16_t v);
 uint16_t em_f32_to_f16(float f);
 
-/* n values of type src to type dst; both must be float types (F64 allowed as src). Overlap is not. */
+/* n values of type src to type dst; both must be float types (F64 allowed as src). Overlap is
+ * not. */
 void em_convert(void *dst, em_dtype dst_type, const void *src, em_dtype src_type, size_t n);
 
 /* One value of a float tensor as float32, and back (rounded). Slow: for references and tests. */

@@ -250,11 +250,11 @@ static em_status read_transformer(em_transformer_numbers *t, const char *dir, em
 {
     doc d = {0};
     *t = (em_transformer_numbers){.out_dim = 16,
-                                 .freq_dim = 256,
-                                 .text_dim = 4096,
-                                 .text_len = 512,
-                                 .patch = {1, 2, 2},
-                                 .eps = 1e-6};
+                                  .freq_dim = 256,
+                                  .text_dim = 4096,
+                                  .text_len = 512,
+                                  .patch = {1, 2, 2},
+                                  .eps = 1e-6};
     em_status st = load_json(&d, dir, "config.json", err);
     if (!st) st = need_text(&d, "model_type", "not given", "i2v", err);
     if (!st) st = get_alias(&t->dim, &d, "dim", "hidden_size", err);
@@ -319,16 +319,16 @@ static em_status read_wav2vec2(em_wav2vec2_numbers *w, const char *dir, em_err *
 {
     doc d = {0};
     *w = (em_wav2vec2_numbers){.hidden = 768,
-                              .ffn = 3072,
-                              .num_layers = 12,
-                              .num_heads = 12,
-                              .conv_dim = {512, 512, 512, 512, 512, 512, 512},
-                              .conv_kernel = {10, 3, 3, 3, 3, 2, 2},
-                              .conv_stride = {5, 2, 2, 2, 2, 2, 2},
-                              .pos_conv_kernel = 128,
-                              .pos_conv_groups = 16,
-                              .eps = 1e-5,
-                              .do_normalize = true};
+                               .ffn = 3072,
+                               .num_layers = 12,
+                               .num_heads = 12,
+                               .conv_dim = {512, 512, 512, 512, 512, 512, 512},
+                               .conv_kernel = {10, 3, 3, 3, 3, 2, 2},
+                               .conv_stride = {5, 2, 2, 2, 2, 2, 2},
+                               .pos_conv_kernel = 128,
+                               .pos_conv_groups = 16,
+                               .eps = 1e-5,
+                               .do_normalize = true};
     em_status st = load_json(&d, dir, "config.json", err);
     if (!st) st = need_text(&d, "model_type", "wav2vec2", "wav2vec2", err);
     if (!st) st = need_text(&d, "feat_extract_norm", "group", "group", err);

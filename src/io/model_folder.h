@@ -41,8 +41,7 @@ typedef struct em_transformer_numbers {
 #define EM_FOLDER_CONVS 7
 typedef struct em_wav2vec2_numbers {
     int64_t hidden, ffn, num_layers, num_heads;
-    int64_t conv_dim[EM_FOLDER_CONVS], conv_kernel[EM_FOLDER_CONVS],
-        conv_stride[EM_FOLDER_CONVS];
+    int64_t conv_dim[EM_FOLDER_CONVS], conv_kernel[EM_FOLDER_CONVS], conv_stride[EM_FOLDER_CONVS];
     int64_t pos_conv_kernel, pos_conv_groups;
     double eps;
     bool do_normalize; /* zero mean, unit variance before the first convolution */

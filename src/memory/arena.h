@@ -40,7 +40,8 @@ em_status em_arena_open(em_arena *a, em_device *device, size_t size_bytes, bool 
 void em_arena_open_virtual(em_arena *a);
 void em_arena_close(em_arena *a);
 
-/* size_bytes rounded up to EM_ARENA_ALIGN, from the low or the high end; NULL when it does not fit. */
+/* size_bytes rounded up to EM_ARENA_ALIGN, from the low or the high end; NULL when it does not
+ * fit. */
 void *em_arena_take(em_arena *a, size_t size_bytes, bool high);
 em_mark em_arena_mark(const em_arena *a);
 /* Everything taken from the low end since the mark. */

@@ -12,11 +12,12 @@
 
 enum { EM_MAX_DIMS = 5 };
 
+/* data: borrowed: from an arena until it is released, from a checkpoint while it is pinned.
+ * ndim: 0 = no tensor: an absent bias, the result of a failed op. */
 typedef struct em_tensor {
-    void *
-        data; /* borrowed: from an arena until it is released, from a checkpoint while it is pinned */
+    void *data;
     em_dtype dtype;
-    int ndim; /* 0 = no tensor: an absent bias, the result of a failed op */
+    int ndim;
     int64_t dim[EM_MAX_DIMS];
 } em_tensor;
 

@@ -74,7 +74,8 @@ em_status em_binder_open_visit(em_binder **out,
 
 /* The values of EM_SYM(0 … n-1) from now on; borrowed until changed. */
 void em_binder_sizes(em_binder *b, const int64_t *sizes, int n);
-/* Tensors bound from now on belong to this group (NULL: to none); slots are remembered by address. */
+/* Tensors bound from now on belong to this group (NULL: to none); slots are remembered by
+ * address. */
 void em_binder_group(em_binder *b, em_group *g);
 /* Binds rows into the weight struct at base (ignored by a visit: may be NULL) under a formatted
  * prefix. */

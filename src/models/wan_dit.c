@@ -405,7 +405,8 @@ static void later_slots(int64_t latents, int32_t *idx)
         }
 }
 
-/* The windows a latent sees, side by side, in the working type: first (1, 5 A), later (f - 1, 8 A). */
+/* The windows a latent sees, side by side, in the working type: first (1, 5 A), later (f - 1, 8
+ * A). */
 static void window_inputs(em_run *r, em_tensor windows, int64_t latents, em_tensor first,
                           em_tensor later)
 {

@@ -28,7 +28,8 @@ typedef struct em_dit_config {
 
 /* EchoMimicV3-Flash: the released sizes. */
 em_dit_config em_dit_config_default(void);
-/* Fills the zeros of *cfg from tensor shapes; EM_MISMATCH when the numbers contradict each other. */
+/* Fills the zeros of *cfg from tensor shapes; EM_MISMATCH when the numbers contradict each
+ * other. */
 em_status em_dit_config_read(em_dit_config *cfg, const em_ckpt *ckpt, em_err *err);
 
 /* ckpt is borrowed until em_dit_close. All missing and mis-shaped tensors are reported at once. */

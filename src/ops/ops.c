@@ -1,5 +1,5 @@
 /* The wrappers: check once, take the result from the run's scratch, ask for workspace, dispatch. */
-#include "ops/ops.h"
+#include "ops/table.h"
 
 #include <string.h>
 

@@ -1,5 +1,5 @@
 /* The op tables of this build, by the name that --device takes. */
-#include "ops/ops.h"
+#include "ops/table.h"
 
 #include <string.h>
 

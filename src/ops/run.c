@@ -1,4 +1,4 @@
-#include "ops/ops.h"
+#include "ops/table.h"
 
 #include <stdarg.h>
 

@@ -50,7 +50,8 @@ void em_run_release_all(em_run *r, em_mark m); /* scratch and kept tensors since
 void em_run_pin(em_run *r, em_group *g);
 void em_run_unpin(em_run *r, em_group *g);
 
-/* em_parallel on the run's pool, for kernels: stops handing out pieces once the run is cancelled. */
+/* em_parallel on the run's pool, for kernels: stops handing out pieces once the run is
+ * cancelled. */
 void em_run_parallel(em_run *r, size_t n, em_task task, void *arg);
 
 #endif

@@ -1,5 +1,5 @@
-/* What the transformer looks at: portrait, prompt, picture, voice. Each stage runs one encoder and leaves
- * nothing behind but what the steps need. */
+/* What the transformer looks at: portrait, prompt, picture, voice. Each stage runs one encoder and
+ * leaves nothing behind but what the steps need. */
 #include "pipeline/job.h"
 
 enum { MASK_CHANNELS = 4 };
@@ -12,7 +12,8 @@ static em_tensor encode_clip(em_job *j)
     const em_vae *vae = j->engine->vae;
     int64_t f = j->grid.frames, h = j->height, w = j->width;
     em_vae_stream s = {0};
-    em_tensor z = em_run_tensor(r, EM_F32, EM_SHAPE(f, j->grid.height, j->grid.width, EM_VAE_CHANNELS));
+    em_tensor z =
+        em_run_tensor(r, EM_F32, EM_SHAPE(f, j->grid.height, j->grid.width, EM_VAE_CHANNELS));
     for (int64_t i = 0; i < f && !em_run_stopped(r); i++) {
         em_mark m = em_run_mark(r);
         em_tensor chunk = i == 0 ? em_upload(r, j->image, EM_F32, EM_SHAPE(1, h, w, 3))
@@ -31,11 +32,13 @@ void em_job_encode(em_job *j)
     em_dit_grid g = j->grid;
     em_job_stage(j, EM_STAGE_ENCODE, (int)g.frames);
     j->x = em_run_keep(r, EM_F32, EM_SHAPE(EM_VAE_CHANNELS, g.frames, g.height, g.width));
-    j->y = em_run_keep(r, EM_F32, EM_SHAPE(MASK_CHANNELS + EM_VAE_CHANNELS, g.frames, g.height, g.width));
+    j->y = em_run_keep(r, EM_F32,
+                       EM_SHAPE(MASK_CHANNELS + EM_VAE_CHANNELS, g.frames, g.height, g.width));
     em_mark m = em_run_mark(r);
     em_fill(r, em_slice(j->y, 0, MASK_CHANNELS), 0);
     for (int c = 0; c < MASK_CHANNELS; c++) em_fill(r, em_slice(em_at(j->y, c), 0, 1), 1);
-    em_copy(r, em_slice(j->y, MASK_CHANNELS, EM_VAE_CHANNELS), em_channels_first(r, encode_clip(j)));
+    em_copy(r, em_slice(j->y, MASK_CHANNELS, EM_VAE_CHANNELS),
+            em_channels_first(r, encode_clip(j)));
     em_run_release_all(r, m);
     em_job_stage_end(j, (int)g.frames);
 }
@@ -85,10 +88,12 @@ void em_job_audio(em_job *j)
     em_tensor wave = em_upload(r, j->wave, EM_F32, EM_SHAPE((int64_t)j->wave_n));
     em_tensor hidden = em_wav2vec2_forward(r, j->engine->speech, wave, n, NULL); // (F, layers, C)
     em_tensor windows = em_gather(r, hidden, j->window, n * EM_DIT_WINDOW);
-    windows = em_view(windows, EM_SHAPE(n, EM_DIT_WINDOW, s->layers, s->hidden)); // (F, 5, layers, C)
+    windows =
+        em_view(windows, EM_SHAPE(n, EM_DIT_WINDOW, s->layers, s->hidden)); // (F, 5, layers, C)
     j->cond[EM_BRANCH_AUDIO].audio = em_dit_audio(r, j->engine->dit, windows, j->grid.frames);
     if (j->branches > 1)
-        j->cond[EM_BRANCH_SILENT].audio = em_dit_audio(r, j->engine->dit, (em_tensor){0}, j->grid.frames);
+        j->cond[EM_BRANCH_SILENT].audio =
+            em_dit_audio(r, j->engine->dit, (em_tensor){0}, j->grid.frames);
     em_run_release(r, m);
     em_job_stage_end(j, 1);
 }

@@ -1,5 +1,6 @@
-/* Latents to frames: decoded one latent (one frame, then four) at a time, turned into bytes, moved to the
- * first frame's colours, looked at, and handed to the sink before the next latent is touched. */
+/* Latents to frames: decoded one latent (one frame, then four) at a time, turned into bytes, moved
+ * to the first frame's colours, looked at, and handed to the sink before the next latent is
+ * touched. */
 #include "pipeline/job.h"
 
 /* The frames of one decoded chunk, in order. */

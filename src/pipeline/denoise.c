@@ -1,4 +1,5 @@
-/* From noise to latents: a flow-matching solver asks the transformer for a velocity at every step. */
+/* From noise to latents: a flow-matching solver asks the transformer for a velocity at every
+ * step. */
 #include "pipeline/job.h"
 
 static int step_count(const em_job *j)
@@ -6,9 +7,9 @@ static int step_count(const em_job *j)
     return j->p->num_inference_steps;
 }
 
-/* All timesteps ahead of the first step: they depend on the schedule alone, and TeaCache's decisions on
- * them alone. A plan decides nothing: it computes every forward and keeps every residual, the most that
- * can happen. */
+/* All timesteps ahead of the first step: they depend on the schedule alone, and TeaCache's
+ * decisions on them alone. A plan decides nothing: it computes every forward and keeps every
+ * residual, the most that can happen. */
 static void schedule_forwards(em_job *j)
 {
     em_run *r = &j->run;
@@ -34,7 +35,8 @@ static void schedule_forwards(em_job *j)
 }
 
 /* The blocks, or what they added last time. tokens in place. */
-static void block_stack(em_job *j, em_forward f, em_tensor tokens, const em_dit_time *t, em_branch branch)
+static void block_stack(em_job *j, em_forward f, em_tensor tokens, const em_dit_time *t,
+                        em_branch branch)
 {
     em_run *r = &j->run;
     if (f.kind == EM_FORWARD_REUSE) {

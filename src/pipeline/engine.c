@@ -4,7 +4,8 @@
 
 const char *em_model_name(em_model_kind kind)
 {
-    static const char *const name[EM_MODEL_COUNT] = {"vae", "t5", "clip", "wav2vec2", "transformer"};
+    static const char *const name[EM_MODEL_COUNT] = {"vae", "t5", "clip", "wav2vec2",
+                                                     "transformer"};
     return name[kind];
 }
 
@@ -13,7 +14,7 @@ em_engine_params em_engine_params_default(void)
     return (em_engine_params){.device = "auto", .dtype = EM_WEIGHT_BFLOAT16};
 }
 
-/* ---- checkpoints ------------------------------------------------------------------------------------ */
+/* ---- checkpoints ----------------------------------------------------------------------------- */
 
 static em_status open_layers(em_ckpt **out, char *const *path, size_t n, em_err *err)
 {
@@ -50,7 +51,7 @@ em_status em_engine_checkpoint(em_ckpt **out, const em_model_config *folder, em_
     return st;
 }
 
-/* ---- models ----------------------------------------------------------------------------------------- */
+/* ---- models ---------------------------------------------------------------------------------- */
 
 static em_status open_vae(em_engine *e, const em_ckpt *c, em_err *err)
 {
@@ -61,7 +62,8 @@ static em_status open_vae(em_engine *e, const em_ckpt *c, em_err *err)
 
 static em_status open_t5(em_engine *e, const em_ckpt *c, em_err *err)
 {
-    em_umt5_config cfg = {.heads = e->folder->t5_num_heads, .max_tokens = e->folder->t5_text_length};
+    em_umt5_config cfg = {.heads = e->folder->t5_num_heads,
+                          .max_tokens = e->folder->t5_text_length};
     em_status st = em_umt5_config_read(&cfg, c, err);
     return st ? st : em_umt5_open(&e->t5, &cfg, c, &e->log, err);
 }
@@ -76,7 +78,9 @@ static em_status open_clip(em_engine *e, const em_ckpt *c, em_err *err)
 static em_status open_speech(em_engine *e, const em_ckpt *c, em_err *err)
 {
     const em_wav2vec2_numbers *n = &e->folder->wav2vec2;
-    em_wav2vec2_config cfg = {.heads = n->num_heads, .convs = EM_FOLDER_CONVS, .eps = (float)n->eps};
+    em_wav2vec2_config cfg = {.heads = n->num_heads,
+                              .convs = EM_FOLDER_CONVS,
+                              .eps = (float)n->eps};
     for (int i = 0; i < EM_FOLDER_CONVS; i++) cfg.conv_stride[i] = n->conv_stride[i];
     em_status st = em_wav2vec2_config_read(&cfg, c, err);
     return st ? st : em_wav2vec2_open(&e->speech, &cfg, c, &e->log, err);
@@ -101,11 +105,13 @@ static em_status open_dit(em_engine *e, const em_ckpt *c, em_err *err)
     return st ? st : em_dit_open(&e->dit, &cfg, c, &e->log, err);
 }
 
-/* Every model is tried, so that one look at the log shows all that is wrong; the first failure counts. */
+/* Every model is tried, so that one look at the log shows all that is wrong; the first failure
+ * counts. */
 static em_status open_models(em_engine *e, em_err *err)
 {
-    typedef em_status (*open_fn)(em_engine *e, const em_ckpt *c, em_err *err);
-    static const open_fn open_model[EM_MODEL_COUNT] = {open_vae, open_t5, open_clip, open_speech, open_dit};
+    typedef em_status (*open_fn)(em_engine * e, const em_ckpt *c, em_err *err);
+    static const open_fn open_model[EM_MODEL_COUNT] = {open_vae, open_t5, open_clip, open_speech,
+                                                       open_dit};
     em_status first = EM_OK;
     for (int k = 0; k < EM_MODEL_COUNT; k++) {
         em_err mine = {0};
@@ -142,7 +148,7 @@ static em_status check_widths(const em_engine *e, em_err *err)
     return EM_OK;
 }
 
-/* ---- engine ----------------------------------------------------------------------------------------- */
+/* ---- engine ---------------------------------------------------------------------------------- */
 
 static em_status choose_device(em_engine *e, const em_engine_params *p, em_err *err)
 {
@@ -153,7 +159,8 @@ static em_status choose_device(em_engine *e, const em_engine_params *p, em_err *
     e->residency.drop_unpinned = p->memory_mode == EM_MEMORY_LIGHTWEIGHT;
     e->ops = em_ops_find(name);
     if (!e->ops)
-        return em_fail(err, EM_INVAL, "device '%s' is not available in this build: use auto or cpu", name);
+        return em_fail(err, EM_INVAL, "device '%s' is not available in this build: use auto or cpu",
+                       name);
     return em_pool_create(&e->pool, p->threads, e->ops->thread_start, err);
 }
 

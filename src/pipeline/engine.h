@@ -11,13 +11,20 @@
 #include "models/wan_dit.h"
 #include "models/wan_vae.h"
 #include "models/wav2vec2.h"
+#include "ops/table.h"
 #include "pipeline/prompt_cache.h"
 
 #include <stdatomic.h>
 
 /* The five checkpoints, in the order of a request. */
-typedef enum em_model_kind { EM_MODEL_VAE, EM_MODEL_T5, EM_MODEL_CLIP, EM_MODEL_WAV2VEC2,
-                             EM_MODEL_TRANSFORMER, EM_MODEL_COUNT } em_model_kind;
+typedef enum em_model_kind {
+    EM_MODEL_VAE,
+    EM_MODEL_T5,
+    EM_MODEL_CLIP,
+    EM_MODEL_WAV2VEC2,
+    EM_MODEL_TRANSFORMER,
+    EM_MODEL_COUNT
+} em_model_kind;
 
 struct em_engine {
     em_log log;
@@ -40,8 +47,8 @@ struct em_engine {
 /* A run on the engine's device without an arena: open one (or a virtual one) in it before use. */
 em_run em_engine_run(em_engine *e);
 
-/* Opens one model's checkpoint as the folder says: files laid over one another, prefixes dropped. *out is
- * owned by the caller. */
+/* Opens one model's checkpoint as the folder says: files laid over one another, prefixes dropped.
+ * *out is owned by the caller. */
 em_status em_engine_checkpoint(em_ckpt **out, const em_model_config *folder, em_model_kind kind,
                                em_err *err);
 const char *em_model_name(em_model_kind kind); /* "transformer" */

@@ -1,20 +1,22 @@
 /* READ THIS FIRST: the whole method.
  *
- * EchoMimicV3-Flash (arXiv 2507.03905) on Wan 2.1 (arXiv 2503.20314): a diffusion transformer turns noise
- * into the latents of a clip while it looks at a portrait, a prompt and a voice; a causal VAE translates
- * between latents and pictures. Upstream: antgroup/echomimic_v3, infer_flash.py and
+ * EchoMimicV3-Flash (arXiv 2507.03905) on Wan 2.1 (arXiv 2503.20314): a diffusion transformer turns
+ * noise into the latents of a clip while it looks at a portrait, a prompt and a voice; a causal VAE
+ * translates between latents and pictures. Upstream: antgroup/echomimic_v3, infer_flash.py and
  * src/pipeline_wan_fun_inpaint_audio_2512.py. */
 #include "base/time.h"
 #include "pipeline/job.h"
 
 static void method(em_job *j)
 {
-    em_job_encode(j); /* y: the portrait as the first latent, grey after it, and a mask that says so */
+    em_job_encode(
+        j); /* y: the portrait as the first latent, grey after it, and a mask that says so */
     em_mark conditions = em_run_mark(&j->run);
-    em_job_text(j);    /* keys and values of the prompt … */
-    em_job_image(j);   /* … of the portrait … */
-    em_job_audio(j);   /* … and of the voice, frame by frame; once a job, used by every step */
-    em_job_denoise(j); /* x: noise -> latents, num_inference_steps steps of a flow-matching solver */
+    em_job_text(j);  /* keys and values of the prompt … */
+    em_job_image(j); /* … of the portrait … */
+    em_job_audio(j); /* … and of the voice, frame by frame; once a job, used by every step */
+    em_job_denoise(
+        j); /* x: noise -> latents, num_inference_steps steps of a flow-matching solver */
     em_run_release_all(&j->run, conditions);
     em_job_decode(j); /* latents -> frames, one latent (four frames) at a time */
 }
@@ -40,8 +42,8 @@ static em_status forecast(em_job *j, em_err *err)
     return EM_OK;
 }
 
-em_status em_plan(em_engine *engine, const em_picture *image, const em_sound *audio, const em_params *p,
-                  em_result *result, em_err *err)
+em_status em_plan(em_engine *engine, const em_picture *image, const em_sound *audio,
+                  const em_params *p, em_result *result, em_err *err)
 {
     em_job j;
     const em_picture size_only = {.width = image->width, .height = image->height};
@@ -79,7 +81,7 @@ em_status em_generate(em_engine *engine, const em_picture *image, const em_sound
     return st;
 }
 
-/* ---- stages, seen from outside ---------------------------------------------------------------------- */
+/* ---- stages, seen from outside --------------------------------------------------------------- */
 
 void em_job_stage(em_job *j, em_stage stage, int total)
 {
@@ -97,7 +99,10 @@ void em_job_progress(em_job *j, int done, int total)
     if (j->run.plans || j->run.err.code || !j->sink->progress || done == j->reported) return;
     j->reported = done;
     double now = em_now_ms(), spent = now - j->start_ms, flops = j->run.flops;
-    em_progress p = {.stage = j->stage, .done = done, .total = total, .stage_ms = now - j->stage_start_ms};
+    em_progress p = {.stage = j->stage,
+                     .done = done,
+                     .total = total,
+                     .stage_ms = now - j->stage_start_ms};
     p.remaining_ms = flops > 0 ? spent * (j->total_flops - flops) / flops : -1;
     if (flops > 0 && p.remaining_ms < 0) p.remaining_ms = 0;
     j->sink->progress(j->sink->user, &p);

@@ -15,46 +15,52 @@ enum { MAX_PROMPT_IDS = 512 };
 const char *em_stage_name(em_stage s)
 {
     static const char *const name[EM_STAGE_COUNT] = {
-        [EM_STAGE_PREPARE] = "prepare", [EM_STAGE_ENCODE] = "encode",   [EM_STAGE_TEXT] = "text",
-        [EM_STAGE_IMAGE] = "image",     [EM_STAGE_AUDIO] = "audio",     [EM_STAGE_DENOISE] = "denoise",
+        [EM_STAGE_PREPARE] = "prepare", [EM_STAGE_ENCODE] = "encode",
+        [EM_STAGE_TEXT] = "text",       [EM_STAGE_IMAGE] = "image",
+        [EM_STAGE_AUDIO] = "audio",     [EM_STAGE_DENOISE] = "denoise",
         [EM_STAGE_DECODE] = "decode",
     };
     return s < EM_STAGE_COUNT ? name[s] : "?";
 }
 
-/* ---- sizes ------------------------------------------------------------------------------------------ */
+/* ---- sizes ----------------------------------------------------------------------------------- */
 
 static em_status find_sizes(em_job *j, const em_picture *image, const em_sound *audio, em_err *err)
 {
     const em_params *p = j->p;
     const em_dit_config *d = em_dit_sizes(j->engine->dit);
-    em_status st = em_image_check_size("the portrait", image->width, image->height, p->sample_size[0],
-                                       p->sample_size[1], err);
+    em_status st = em_image_check_size("the portrait", image->width, image->height,
+                                       p->sample_size[0], p->sample_size[1], err);
     if (st) return st;
-    em_image_target_size(image->width, image->height, p->sample_size[0], p->sample_size[1], &j->width,
-                         &j->height);
+    em_image_target_size(image->width, image->height, p->sample_size[0], p->sample_size[1],
+                         &j->width, &j->height);
     j->frames = em_audio_frames(audio->n, audio->rate_hz, p->fps, p->video_length);
     if (j->frames < 1)
-        return em_fail(err, EM_INVAL, "the sound has %zu samples at %d Hz: less than one frame at %d fps",
+        return em_fail(err, EM_INVAL,
+                       "the sound has %zu samples at %d Hz: less than one frame at %d fps",
                        audio->n, audio->rate_hz, p->fps);
     j->grid = (em_dit_grid){.frames = em_latent_frames(j->frames),
                             .height = j->height / EM_VAE_SPACE,
                             .width = j->width / EM_VAE_SPACE};
     j->branches = p->guidance_scale > 1 ? EM_BRANCHES : 1;
     j->wave_n = em_audio_cut_samples(j->frames);
-    if (j->grid.frames > EM_DIT_MAX_POSITIONS || j->grid.height / d->patch_h > EM_DIT_MAX_POSITIONS ||
+    if (j->grid.frames > EM_DIT_MAX_POSITIONS ||
+        j->grid.height / d->patch_h > EM_DIT_MAX_POSITIONS ||
         j->grid.width / d->patch_w > EM_DIT_MAX_POSITIONS)
-        return em_fail(err, EM_INVAL, "%d frames of %d x %d are more than %d positions along an axis",
-                       j->frames, j->width, j->height, EM_DIT_MAX_POSITIONS);
+        return em_fail(err, EM_INVAL,
+                       "%d frames of %d x %d are more than %d positions along an axis", j->frames,
+                       j->width, j->height, EM_DIT_MAX_POSITIONS);
     return EM_OK;
 }
 
-/* ---- inputs ----------------------------------------------------------------------------------------- */
+/* ---- inputs ---------------------------------------------------------------------------------- */
 
 static em_status prepare_image(em_job *j, const em_picture *image, em_err *err)
 {
     em_image scaled = {0};
-    const em_image source = {.rgb = (uint8_t *)(uintptr_t)image->rgb, .width = image->width, .height = image->height};
+    const em_image source = {.rgb = (uint8_t *)(uintptr_t)image->rgb,
+                             .width = image->width,
+                             .height = image->height};
     em_status st = em_image_resize_lanczos(&scaled, &source, j->width, j->height, err);
     if (st) return st;
     em_pixels_from_u8(j->image, scaled.rgb, (size_t)j->width * (size_t)j->height * 3);
@@ -72,7 +78,8 @@ static em_status prepare_audio(em_job *j, const em_sound *audio, em_err *err)
                                      EM_AUDIO_MODEL_HZ, err);
     if (!st) st = em_loudness_normalise(j->wave, n, EM_AUDIO_MODEL_HZ, &loudness, err);
     if (st) return st;
-    if (loudness == EM_LOUDNESS_SILENT) em_logf(log, EM_LOG_WARN, "the sound is silent: the mouth will rest");
+    if (loudness == EM_LOUDNESS_SILENT)
+        em_logf(log, EM_LOG_WARN, "the sound is silent: the mouth will rest");
     if (loudness == EM_LOUDNESS_TOO_SHORT)
         em_logf(log, EM_LOG_WARN, "the sound is under 0.4 s: its loudness is left as it is");
     if (n < j->wave_n) j->wave_n = n;
@@ -89,10 +96,12 @@ static em_status prepare_prompt(em_job *j, em_err *err)
     size_t n = 0;
     j->prompt = em_prompt_cache_find(e->prompts, text);
     if (j->prompt) return EM_OK;
-    em_status st = em_tokenizer_encode(e->tokenizer, text, strlen(text),
-                                       most < MAX_PROMPT_IDS ? (size_t)most : MAX_PROMPT_IDS, ids, &n, err);
+    em_status st =
+        em_tokenizer_encode(e->tokenizer, text, strlen(text),
+                            most < MAX_PROMPT_IDS ? (size_t)most : MAX_PROMPT_IDS, ids, &n, err);
     if (st) return st;
-    return em_prompt_cache_add(&j->prompt, e->prompts, text, ids, (int64_t)n, em_umt5_sizes(e->t5)->dim, err);
+    return em_prompt_cache_add(&j->prompt, e->prompts, text, ids, (int64_t)n,
+                               em_umt5_sizes(e->t5)->dim, err);
 }
 
 static void prepare_noise(em_job *j, size_t n)
@@ -102,7 +111,7 @@ static void prepare_noise(em_job *j, size_t n)
     em_noise_round(j->noise, n, j->engine->dtype);
 }
 
-/* ---- open and close --------------------------------------------------------------------------------- */
+/* ---- open and close -------------------------------------------------------------------------- */
 
 /* The host buffers that a plan needs too. */
 static em_status open_schedule(em_job *j, em_err *err)
@@ -110,8 +119,11 @@ static em_status open_schedule(em_job *j, em_err *err)
     const em_params *p = j->p;
     const em_dit_config *d = em_dit_sizes(j->engine->dit);
     size_t steps = (size_t)p->num_inference_steps, latents = 0;
-    double shift = p->shift > 0 ? p->shift : p->sampler == EM_SAMPLER_EULER ? j->engine->folder->scheduler_shift : 5.0;
-    em_status st = em_sampler_open(&j->sampler, em_solver_get(p->sampler), p->num_inference_steps, shift, err);
+    double shift = p->shift > 0                     ? p->shift
+                   : p->sampler == EM_SAMPLER_EULER ? j->engine->folder->scheduler_shift
+                                                    : 5.0;
+    em_status st =
+        em_sampler_open(&j->sampler, em_solver_get(p->sampler), p->num_inference_steps, shift, err);
     if (!st && p->color_transfer) st = em_color_open(&j->color, err);
     if (st) return st;
     latents = EM_VAE_CHANNELS * (size_t)(j->grid.frames * j->grid.height * j->grid.width);
@@ -126,9 +138,10 @@ static em_status open_schedule(em_job *j, em_err *err)
     j->image = em_alloc_array(pixels / EM_VAE_TIME, sizeof *j->image);
     j->pixels = em_alloc_array(pixels, sizeof *j->pixels);
     j->rgb = em_alloc_array(pixels, sizeof *j->rgb);
-    if (!j->time || !j->steps || !j->e0 || !j->window || !j->rope || !j->latents || !j->noise || !j->image ||
-        !j->pixels || !j->rgb)
-        return em_fail(err, EM_NOMEM, "no memory for %d frames of %d x %d", j->frames, j->width, j->height);
+    if (!j->time || !j->steps || !j->e0 || !j->window || !j->rope || !j->latents || !j->noise ||
+        !j->image || !j->pixels || !j->rgb)
+        return em_fail(err, EM_NOMEM, "no memory for %d frames of %d x %d", j->frames, j->width,
+                       j->height);
     em_audio_windows(j->window, j->frames);
     em_dit_rope_fill(d, j->grid, p->riflex_k, j->rope);
     prepare_noise(j, latents);
@@ -164,7 +177,7 @@ void em_job_close(em_job *j)
 {
     em_sampler_close(&j->sampler);
     em_color_close(&j->color);
-    void *const owned[] = {j->image, j->wave,   j->window, j->noise, j->rope,  j->e0,
+    void *const owned[] = {j->image,   j->wave,   j->window, j->noise, j->rope, j->e0,
                            j->latents, j->pixels, j->rgb,    j->time,  j->steps};
     for (size_t i = 0; i < EM_COUNT(owned); i++) em_free(owned[i]);
     *j = (em_job){0};

@@ -1,7 +1,8 @@
 /* One request on its way: sizes, host buffers, and the tensors that the stages hand on.
  *
- * Everything on the host is allocated when the job is prepared; from then on the run's arena is the only
- * memory. The same job is run twice: on a plan (which yields the arena's size) and for real. */
+ * Everything on the host is allocated when the job is prepared; from then on the run's arena is
+ * the only memory. The same job is run twice: on a plan (which yields the arena's size) and for
+ * real. */
 #ifndef EM_PIPELINE_JOB_H
 #define EM_PIPELINE_JOB_H
 
@@ -13,48 +14,49 @@
 #include "pipeline/teacache.h"
 
 typedef struct em_job {
-    em_engine *engine;     /* borrowed, like the next two */
+    em_engine *engine; /* borrowed, like the next two */
     const em_params *p;
     const em_sink *sink;
     em_run run;
 
-    int width, height;     /* of the video */
+    int width, height; /* of the video */
     int frames;
-    em_dit_grid grid;      /* of the latents */
-    int branches;          /* 2 with guidance, else 1 */
+    em_dit_grid grid; /* of the latents */
+    int branches;     /* 2 with guidance, else 1 */
 
     /* host side, owned */
-    float *image;          // (height, width, 3) in [-1, 1]
-    float *wave;           // (wave_n) 16 kHz, normalised
+    float *image; // (height, width, 3) in [-1, 1]
+    float *wave;  // (wave_n) 16 kHz, normalised
     size_t wave_n;
-    em_prompt *prompt;     /* borrowed from the engine's cache */
-    int32_t *window;       // (frames * 5) the frames that each audio window sees
-    float *noise;          // (16, f, h, w)
-    float *rope;           // (N, head_dim / 2, 2)
-    float *e0;             // (steps, 6 * dim) time projections, for TeaCache
-    float *latents;        // (16, f, h, w) the final ones, for the verdict
-    float *pixels;         // (4, height, width, 3) a decoded chunk
-    uint8_t *rgb;          // (4, height, width, 3) the same in bytes
-    em_dit_time *time;     // (steps) the embedded timesteps
-    em_step_plan *steps;   // (steps) which forwards run
+    em_prompt *prompt;   /* borrowed from the engine's cache */
+    int32_t *window;     // (frames * 5) the frames that each audio window sees
+    float *noise;        // (16, f, h, w)
+    float *rope;         // (N, head_dim / 2, 2)
+    float *e0;           // (steps, 6 * dim) time projections, for TeaCache
+    float *latents;      // (16, f, h, w) the final ones, for the verdict
+    float *pixels;       // (4, height, width, 3) a decoded chunk
+    uint8_t *rgb;        // (4, height, width, 3) the same in bytes
+    em_dit_time *time;   // (steps) the embedded timesteps
+    em_step_plan *steps; // (steps) which forwards run
     em_sampler *sampler;
     em_color *color;
     em_verdict verdict;
 
     /* on the device, kept from stage to stage */
-    em_tensor x;                        // (16, f, h, w) the latents
-    em_tensor y;                        // (20, f, h, w) mask and portrait
-    em_dit_cond cond[EM_BRANCHES];      /* text, image and rope are shared */
-    em_tensor residual[EM_BRANCHES];    // (N, dim) what the blocks added when they last ran
+    em_tensor x;                     // (16, f, h, w) the latents
+    em_tensor y;                     // (20, f, h, w) mask and portrait
+    em_dit_cond cond[EM_BRANCHES];   /* text, image and rope are shared */
+    em_tensor residual[EM_BRANCHES]; // (N, dim) what the blocks added when they last ran
 
     em_result result;
     em_stage stage;
-    int reported;          /* the last `done` of this stage that the sink was told */
+    int reported; /* the last `done` of this stage that the sink was told */
     double start_ms, stage_start_ms, stage_start_flops;
-    double total_flops;                 /* by the plan; 0 while planning */
+    double total_flops; /* by the plan; 0 while planning */
 } em_job;
 
-/* Sizes, host buffers, the schedule. Without pixels or samples (a plan) their buffers stay empty. */
+/* Sizes, host buffers, the schedule. Without pixels or samples (a plan) their buffers stay
+ * empty. */
 em_status em_job_open(em_job *j, em_engine *e, const em_picture *image, const em_sound *audio,
                       const em_params *p, const em_sink *sink, em_err *err);
 void em_job_close(em_job *j);

@@ -37,7 +37,10 @@ typedef struct range {
     double least, most;
 } range;
 
-#define ROW(flag, field, kind, least, most) {flag, offsetof(em_params, field), kind, least, most}
+#define ROW(flag, field, kind, least, most)                                                        \
+    {                                                                                              \
+        flag, offsetof(em_params, field), kind, least, most                                        \
+    }
 
 static const range ranges[] = {
     ROW("video_length", video_length, INT, 1, 4093),
@@ -77,13 +80,14 @@ static bool may_be_zero(const range *r)
 
 em_status em_params_check(const em_params *p, em_err *err)
 {
-    if (!p->prompt) return em_fail(err, EM_INVAL, "prompt: there is none (an empty one is allowed)");
+    if (!p->prompt)
+        return em_fail(err, EM_INVAL, "prompt: there is none (an empty one is allowed)");
     for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++) {
         const range *r = &ranges[i];
         double v = value_of(p, r);
         if ((v >= r->least && v <= r->most) || (v == 0 && may_be_zero(r))) continue;
-        return em_fail(err, EM_INVAL, "%s is %g, it must be between %g and %g", r->flag, v, r->least,
-                       r->most);
+        return em_fail(err, EM_INVAL, "%s is %g, it must be between %g and %g", r->flag, v,
+                       r->least, r->most);
     }
     return EM_OK;
 }

@@ -6,7 +6,8 @@
 
 #include <stdbool.h>
 
-/* Every number within its range (the table of params.c); the sentence names the flag and the range. */
+/* Every number within its range (the table of params.c); the sentence names the flag and the
+ * range. */
 em_status em_params_check(const em_params *p, em_err *err);
 
 /* The range of a flag, by its name on the command line; false when it has none. */

@@ -40,14 +40,15 @@ em_prompt *em_prompt_cache_find(em_prompt_cache *c, const char *text)
     return NULL;
 }
 
-em_status em_prompt_cache_add(em_prompt **out, em_prompt_cache *c, const char *text, const int32_t *ids,
-                              int64_t n, int64_t dim, em_err *err)
+em_status em_prompt_cache_add(em_prompt **out, em_prompt_cache *c, const char *text,
+                              const int32_t *ids, int64_t n, int64_t dim, em_err *err)
 {
     size_t values;
     em_prompt p = {.n = n};
     p.text = em_strdup(text);
     p.ids = em_alloc_array((size_t)n, sizeof *p.ids);
-    if (em_size_mul(&values, (size_t)n, (size_t)dim)) p.rows = em_alloc_array(values, sizeof *p.rows);
+    if (em_size_mul(&values, (size_t)n, (size_t)dim))
+        p.rows = em_alloc_array(values, sizeof *p.rows);
     if (!p.text || !p.ids || !p.rows) {
         drop(&p);
         return em_fail(err, EM_NOMEM, "no memory for a prompt of %lld tokens", (long long)n);

@@ -64,7 +64,7 @@ em_synthetic_sizes em_synthetic_sizes_tiny(void)
     return s;
 }
 
-/* ---- from JSON -------------------------------------------------------------------------------------- */
+/* ---- from JSON ------------------------------------------------------------------------------- */
 
 /* One number of a section. */
 typedef struct number {
@@ -74,8 +74,8 @@ typedef struct number {
 
 enum { MOST = 1 << 24 };
 
-static em_status read_section(const json_t *config, const char *section, const number *n, size_t count,
-                              const char *source, em_err *err)
+static em_status read_section(const json_t *config, const char *section, const number *n,
+                              size_t count, const char *source, em_err *err)
 {
     const json_t *obj = json_object_get(config, section);
     em_status st = EM_OK;
@@ -88,14 +88,22 @@ static em_status read_section(const json_t *config, const char *section, const n
     return st;
 }
 
-static em_status read_clip(em_clip_vit_config *c, const json_t *config, const char *source, em_err *err)
+static em_status read_clip(em_clip_vit_config *c, const json_t *config, const char *source,
+                           em_err *err)
 {
     int64_t ratio = c->ffn / c->dim, image = c->grid * c->patch;
     const number n[] = {
-        {"vision_dim", &c->dim},        {"vision_heads", &c->heads},     {"vision_layers", &c->layers},
-        {"vision_mlp_ratio", &ratio},   {"image_size", &image},          {"patch_size", &c->patch},
-        {"embed_dim", &c->embed_dim},   {"vocab_size", &c->text_vocab},  {"text_dim", &c->text_dim},
-        {"text_layers", &c->text_layers}, {"max_text_len", &c->text_positions},
+        {"vision_dim", &c->dim},
+        {"vision_heads", &c->heads},
+        {"vision_layers", &c->layers},
+        {"vision_mlp_ratio", &ratio},
+        {"image_size", &image},
+        {"patch_size", &c->patch},
+        {"embed_dim", &c->embed_dim},
+        {"vocab_size", &c->text_vocab},
+        {"text_dim", &c->text_dim},
+        {"text_layers", &c->text_layers},
+        {"max_text_len", &c->text_positions},
     };
     em_status st = read_section(config, "clip", n, EM_COUNT(n), source, err);
     if (st) return st;
@@ -104,7 +112,8 @@ static em_status read_clip(em_clip_vit_config *c, const json_t *config, const ch
     return EM_OK;
 }
 
-static em_status read_speech(em_wav2vec2_config *s, const json_t *config, const char *source, em_err *err)
+static em_status read_speech(em_wav2vec2_config *s, const json_t *config, const char *source,
+                             em_err *err)
 {
     const number n[] = {
         {"hidden_size", &s->hidden},
@@ -118,10 +127,13 @@ static em_status read_speech(em_wav2vec2_config *s, const json_t *config, const 
     const struct {
         const char *key;
         int64_t *to;
-    } list[] = {{"conv_dim", s->conv_dim}, {"conv_kernel", s->conv_kernel}, {"conv_stride", s->conv_stride}};
+    } list[] = {{"conv_dim", s->conv_dim},
+                {"conv_kernel", s->conv_kernel},
+                {"conv_stride", s->conv_stride}};
     em_status st = read_section(config, "w2v", n, EM_COUNT(n), source, err);
     if (!st && s->convs > EM_WAV2VEC2_CONVS)
-        st = em_fail(err, EM_FORMAT, "%s: section 'w2v': at most %d convolutions", source, EM_WAV2VEC2_CONVS);
+        st = em_fail(err, EM_FORMAT, "%s: section 'w2v': at most %d convolutions", source,
+                     EM_WAV2VEC2_CONVS);
     const json_t *obj = json_object_get(config, "w2v");
     for (size_t i = 0; obj && !st && i < EM_COUNT(list); i++)
         st = em_json_get_ints(list[i].to, (size_t)s->convs, obj, list[i].key, 1, MOST, source, err);
@@ -153,8 +165,8 @@ em_status em_synthetic_sizes_read(em_synthetic_sizes *out, const json_t *doc, co
     if (!config) config = doc;
     const number vae[] = {{"dim", &s.vae.dim}};
     const number t5[] = {
-        {"vocab", &s.t5.vocab},     {"dim", &s.t5.dim},         {"dim_attn", &s.t5.dim_attn},
-        {"dim_ffn", &s.t5.dim_ffn}, {"num_heads", &s.t5.heads}, {"num_layers", &s.t5.layers},
+        {"vocab", &s.t5.vocab},         {"dim", &s.t5.dim},         {"dim_attn", &s.t5.dim_attn},
+        {"dim_ffn", &s.t5.dim_ffn},     {"num_heads", &s.t5.heads}, {"num_layers", &s.t5.layers},
         {"num_buckets", &s.t5.buckets},
     };
     em_status st = read_dit(&s.dit, config, source, err);
@@ -169,7 +181,7 @@ em_status em_synthetic_sizes_read(em_synthetic_sizes *out, const json_t *doc, co
     return EM_OK;
 }
 
-/* ---- files ------------------------------------------------------------------------------------------ */
+/* ---- files ----------------------------------------------------------------------------------- */
 
 static em_status list_tensors(em_inventory *inv, const em_synthetic_sizes *s, em_model_kind kind,
                               em_err *err)
@@ -193,12 +205,14 @@ em_status em_synthetic_write(const em_synthetic_sizes *s, em_model_kind kind, ui
 {
     em_inventory inv = {0};
     em_status st = list_tensors(&inv, s, kind, err);
-    if (!st) st = em_inventory_synthesize(&inv, em_model_name(kind), seed, EM_BF16, path, pool, err);
+    if (!st)
+        st = em_inventory_synthesize(&inv, em_model_name(kind), seed, EM_BF16, path, pool, err);
     em_inventory_close(&inv);
     return st;
 }
 
-em_status em_synthetic_bytes(uint64_t *out, const em_synthetic_sizes *s, em_model_kind kind, em_err *err)
+em_status em_synthetic_bytes(uint64_t *out, const em_synthetic_sizes *s, em_model_kind kind,
+                             em_err *err)
 {
     em_inventory inv = {0};
     em_status st = list_tensors(&inv, s, kind, err);

@@ -1,5 +1,6 @@
-/* Whole checkpoints whose every value is a pure function of a seed and a name (base/synthetic.h), at any
- * size: what tests, benchmarks and demos run on where the released weights cannot be shipped. */
+/* Whole checkpoints whose every value is a pure function of a seed and a name (base/synthetic.h),
+ * at any size: what tests, benchmarks and demos run on where the released weights cannot be
+ * shipped. */
 #ifndef EM_PIPELINE_SYNTHETIC_MODEL_H
 #define EM_PIPELINE_SYNTHETIC_MODEL_H
 
@@ -24,9 +25,9 @@ typedef struct em_synthetic_sizes {
 em_synthetic_sizes em_synthetic_sizes_full(void); /* the released sizes */
 em_synthetic_sizes em_synthetic_sizes_tiny(void);
 
-/* Sizes from JSON: {"dit": {…}, "audio": {…}, "vae": {…}, "t5": {…}, "clip": {…}, "w2v": {…}}, or an object
- * that holds this under "config". An absent section, and an absent key, mean the released size. `source`
- * names the file in messages. */
+/* Sizes from JSON: {"dit": {…}, "audio": {…}, "vae": {…}, "t5": {…}, "clip": {…}, "w2v": {…}}, or
+ * an object that holds this under "config". An absent section, and an absent key, mean the released
+ * size. `source` names the file in messages. */
 em_status em_synthetic_sizes_read(em_synthetic_sizes *out, const json_t *doc, const char *source,
                                   em_err *err);
 
@@ -35,6 +36,7 @@ em_status em_synthetic_write(const em_synthetic_sizes *s, em_model_kind kind, ui
                              const char *path, em_pool *pool, em_err *err);
 
 /* Bytes of tensors that em_synthetic_write would write. */
-em_status em_synthetic_bytes(uint64_t *out, const em_synthetic_sizes *s, em_model_kind kind, em_err *err);
+em_status em_synthetic_bytes(uint64_t *out, const em_synthetic_sizes *s, em_model_kind kind,
+                             em_err *err);
 
 #endif

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* ---- verdicts --------------------------------------------------------------------------------------- */
+/* ---- verdicts -------------------------------------------------------------------------------- */
 
 static void line(check *c, const char *name, const char *measure, double bound, bool ok)
 {
@@ -87,7 +87,7 @@ void report_skip(check *c, const char *name, const char *why)
     c->skipped++;
 }
 
-/* ---- goldens ---------------------------------------------------------------------------------------- */
+/* ---- goldens --------------------------------------------------------------------------------- */
 
 bool has_file(const check *c, const char *file)
 {
@@ -131,7 +131,7 @@ const float *floats_of(const em_ckpt *golden, const char *name, size_t *n)
     return t->data;
 }
 
-/* ---- bounds ----------------------------------------------------------------------------------------- */
+/* ---- bounds ---------------------------------------------------------------------------------- */
 
 double model_bound(const check *c, const char *report_key)
 {
@@ -148,7 +148,7 @@ double step_bound(const check *c, const char *report_key, size_t step)
     return json_is_number(v) ? json_number_value(v) : NO_BOUND;
 }
 
-/* ---- running models --------------------------------------------------------------------------------- */
+/* ---- running models -------------------------------------------------------------------------- */
 
 em_ckpt *open_synthetic(check *c, em_model_kind kind)
 {

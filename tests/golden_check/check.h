@@ -1,7 +1,7 @@
 /* golden_check: the project's results against files of the reference's own numbers.
  *
- * A folder holds tensors by file name; each file has a checker. One line a tensor: how far, how far it may
- * be, pass or FAIL. What has no yardstick says `no bound` and is not a pass. */
+ * A folder holds tensors by file name; each file has a checker. One line a tensor: how far, how far
+ * it may be, pass or FAIL. What has no yardstick says `no bound` and is not a pass. */
 #ifndef EM_GOLDEN_CHECK_H
 #define EM_GOLDEN_CHECK_H
 
@@ -9,7 +9,7 @@
 #include "io/audio.h"
 #include "io/ckpt.h"
 #include "io/json.h"
-#include "ops/ops.h"
+#include "ops/table.h"
 #include "pipeline/frames.h"
 #include "pipeline/synthetic_model.h"
 
@@ -30,7 +30,7 @@ typedef struct check {
 
 enum { NO_BOUND = -1 };
 
-/* ---- verdicts: print a line and count -------------------------------------------------------------- */
+/* ---- verdicts: print a line and count -------------------------------------------------------- */
 
 /* got against the tensor `name` (F32) of the file: relative L2 distance. */
 void expect_close(check *c, const em_ckpt *golden, const char *name, const float *got, size_t n,
@@ -47,7 +47,7 @@ void expect_true(check *c, const char *name, bool ok, const char *what);
 void report_failure(check *c, const char *name, const em_err *err);
 void report_skip(check *c, const char *name, const char *why);
 
-/* ---- goldens ---------------------------------------------------------------------------------------- */
+/* ---- goldens --------------------------------------------------------------------------------- */
 
 em_ckpt *open_golden(check *c, const char *file); /* NULL (and a FAIL) when it cannot be read */
 json_t *load_json(check *c, const char *file);    /* the same */
@@ -56,26 +56,28 @@ bool has_file(const check *c, const char *file);
 const float *floats_of(const em_ckpt *golden, const char *name, size_t *n);
 const em_ckpt_tensor *tensor_of(const em_ckpt *golden, const char *name, em_dtype dtype);
 
-/* ---- bounds (spec "Quality of numbers") ------------------------------------------------------------- */
+/* ---- bounds (spec "Quality of numbers") ------------------------------------------------------ */
 
-/* A model's outputs: 2e-5 in float32; in bfloat16 the reference's own distance report[key], or NO_BOUND. */
+/* A model's outputs: 2e-5 in float32; in bfloat16 the reference's own distance report[key], or
+ * NO_BOUND. */
 double model_bound(const check *c, const char *report_key);
 /* Element `step` of a list report[key] in bfloat16, 1e-4 in float32. */
 double step_bound(const check *c, const char *report_key, size_t step);
 
-/* ---- running models --------------------------------------------------------------------------------- */
+/* ---- running models -------------------------------------------------------------------------- */
 
-/* The synthetic checkpoint of a model at the folder's sizes, in a file that has no name any more. NULL (and
- * a FAIL) when it cannot be made. */
+/* The synthetic checkpoint of a model at the folder's sizes, in a file that has no name any more.
+ * NULL (and a FAIL) when it cannot be made. */
 em_ckpt *open_synthetic(check *c, em_model_kind kind);
 
-/* A forward that takes its inputs from `arg`, may be called twice, and must leave r as it found it. */
+/* A forward that takes its inputs from `arg`, may be called twice, and must leave r as it found
+ * it. */
 typedef void forward_fn(em_run *r, void *arg);
-/* Runs it on a plan, then for real in an arena of the planned size; false (and a FAIL) when it fails or
- * when plan and measurement differ. */
+/* Runs it on a plan, then for real in an arena of the planned size; false (and a FAIL) when it
+ * fails or when plan and measurement differ. */
 bool run_forward(check *c, const char *name, forward_fn *forward, void *arg);
 
-/* ---- checkers: a file each -------------------------------------------------------------------------- */
+/* ---- checkers: a file each ------------------------------------------------------------------- */
 
 void check_t5(check *c);
 void check_clip(check *c);

@@ -104,7 +104,8 @@ static void whole(em_run *r, void *arg)
     em_run_release_all(r, start);
 }
 
-/* Angles, position by position on all axes at once; the table holds their float32 cosine and sine. */
+/* Angles, position by position on all axes at once; the table holds their float32 cosine and
+ * sine. */
 static void check_angles(check *c, const em_ckpt *golden, const em_dit_config *cfg,
                          const char *name, int k)
 {

@@ -80,7 +80,8 @@ static int check_folder(check *c, const char *only)
     return c->failed || !c->passed;
 }
 
-/* Sizes, seed and the reference's own distances; without a report.json: the released sizes, seed 1. */
+/* Sizes, seed and the reference's own distances; without a report.json: the released sizes, seed
+ * 1. */
 static em_status read_report(check *c, em_err *err)
 {
     int64_t seed = 1;
@@ -139,7 +140,7 @@ int main(int argc, char **argv)
             i++;
         else if (!strcmp(argv[i], "--dtype") && read_dtype(&c.dtype, value))
             i++;
-        else if (!strcmp(argv[i], "--threads") && (threads = atoi(value)) > 0)
+        else if (!strcmp(argv[i], "--threads") && (threads = (int)strtol(value, NULL, 10)) > 0)
             i++;
         else if (!strcmp(argv[i], "--only") && *value)
             only = value, i++;

@@ -30,7 +30,7 @@ static bool base_name(char out[256], const char *name, const char *suffix)
     return true;
 }
 
-/* ---- sound ------------------------------------------------------------------------------------------ */
+/* ---- sound ----------------------------------------------------------------------------------- */
 
 static void check_sound(check *c, const em_ckpt *golden, const char *base)
 {
@@ -113,7 +113,7 @@ void check_audio(check *c)
     json_decref(notes);
 }
 
-/* ---- pictures --------------------------------------------------------------------------------------- */
+/* ---- pictures -------------------------------------------------------------------------------- */
 
 static void check_picture(check *c, const em_ckpt_tensor *want, const char *base)
 {
@@ -165,7 +165,7 @@ void check_images(check *c)
     em_ckpt_close(&golden);
 }
 
-/* ---- tokens ----------------------------------------------------------------------------------------- */
+/* ---- tokens ---------------------------------------------------------------------------------- */
 
 enum { MAX_IDS = 512 };
 
@@ -217,7 +217,7 @@ void check_tokens(check *c)
     em_free(model);
 }
 
-/* ---- arithmetic ------------------------------------------------------------------------------------- */
+/* ---- arithmetic ------------------------------------------------------------------------------ */
 
 static int64_t int_at(const json_t *obj, const char *key)
 {

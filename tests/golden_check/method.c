@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- noise ------------------------------------------------------------------------------------------ */
+/* ---- noise ----------------------------------------------------------------------------------- */
 
 /* cuda.bf16.seed43.n1376256.every4099 */
 typedef struct noise_name {
@@ -78,7 +78,7 @@ void check_rng(check *c)
     em_ckpt_close(&golden);
 }
 
-/* ---- solvers ---------------------------------------------------------------------------------------- */
+/* ---- solvers --------------------------------------------------------------------------------- */
 
 /* "Flow_Unipc.shift5.steps8.trajectory" */
 typedef struct schedule_name {
@@ -103,7 +103,7 @@ static bool parse_schedule_name(schedule_name *out, const char *name)
     snprintf(out->solver, sizeof out->solver, "%.*s", (int)(shift - name), name);
     char number[16]; /* on its own: "5.steps" would be read as 5. and then "steps" */
     snprintf(number, sizeof number, "%.*s", (int)(steps - shift - 6), shift + 6);
-    out->shift = atof(number);
+    out->shift = strtod(number, NULL);
     return sscanf(steps, ".steps%d.%31s", &out->steps, out->what) == 2 && out->steps >= 1 &&
            out->steps <= 1000 && out->shift > 0;
 }
@@ -188,7 +188,7 @@ void check_schedulers(check *c)
     em_ckpt_close(&golden);
 }
 
-/* ---- TeaCache --------------------------------------------------------------------------------------- */
+/* ---- TeaCache -------------------------------------------------------------------------------- */
 
 /* Row i of a list of lists of numbers, as floats; NULL when it is not one. Owned. */
 static float *row_of(const json_t *rows, size_t i, size_t *n)

@@ -1,4 +1,5 @@
-/* The five models, tensor by tensor. Inputs of a forward are uploaded inside it, so that a plan sees them. */
+/* The five models, tensor by tensor. Inputs of a forward are uploaded inside it, so that a plan
+ * sees them. */
 #include "check.h"
 
 #include <stdio.h>
@@ -24,7 +25,7 @@ static void compare(em_run *r, const forward_args *a, const char *name, em_tenso
         expect_close(a->c, a->golden, name, x.data, (size_t)em_tensor_count(x), bound);
 }
 
-/* ---- text ------------------------------------------------------------------------------------------- */
+/* ---- text ------------------------------------------------------------------------------------ */
 
 static void t5_forward(em_run *r, void *arg)
 {
@@ -59,7 +60,7 @@ done:
     em_ckpt_close(&golden);
 }
 
-/* ---- image ------------------------------------------------------------------------------------------ */
+/* ---- image ----------------------------------------------------------------------------------- */
 
 typedef struct clip_args {
     forward_args base;
@@ -108,7 +109,7 @@ done:
     em_ckpt_close(&golden);
 }
 
-/* ---- audio ------------------------------------------------------------------------------------------ */
+/* ---- audio ----------------------------------------------------------------------------------- */
 
 typedef struct speech_args {
     forward_args base;
@@ -175,7 +176,7 @@ void check_wav2vec2(check *c)
     em_ckpt_close(&golden);
 }
 
-/* ---- video ------------------------------------------------------------------------------------------ */
+/* ---- video ----------------------------------------------------------------------------------- */
 
 /* (3, F, H, W) in, chunk by chunk; `frames` empty after the first one: grey. -> (16, f, h, w) */
 static em_tensor encode(em_run *r, const em_vae *vae, em_tensor first_last, int64_t latents)

@@ -1,7 +1,8 @@
 /* Whole chains: from noise, portrait and voice to latents and frames, step by step.
  *
- * pipeline.safetensors gives the text rows and the audio windows; e2e.safetensors gives token ids and a wave.
- * Both run the program's own stages on a job whose inputs are replaced by the golden's. */
+ * pipeline.safetensors gives the text rows and the audio windows; e2e.safetensors gives token ids
+ * and a wave. Both run the program's own stages on a job whose inputs are replaced by the
+ * golden's. */
 #include "check.h"
 
 #include "io/image_resize.h"
@@ -102,7 +103,7 @@ static void conditions(stand *s, em_job *j)
     em_run_release(r, m);
 }
 
-/* ---- latents, step by step -------------------------------------------------------------------------- */
+/* ---- latents, step by step ------------------------------------------------------------------- */
 
 typedef struct watcher {
     stand *s;
@@ -129,7 +130,7 @@ static void on_progress(void *user, const em_progress *p)
                   step_bound(w->s->c, w->report_key, step));
 }
 
-/* ---- frames ----------------------------------------------------------------------------------------- */
+/* ---- frames ---------------------------------------------------------------------------------- */
 
 /* All frames in [0, 1], (3, F, H, W) as the goldens have them; out is the caller's. */
 static void decode_all(em_job *j, float *out)
@@ -205,7 +206,7 @@ static void compare_frames(const stand *s, const em_job *j, const float *got)
     if (f32) expect_true(s->c, "video.f32.frames", far == 0, "none by more than one level");
 }
 
-/* ---- a chain ---------------------------------------------------------------------------------------- */
+/* ---- a chain --------------------------------------------------------------------------------- */
 
 typedef struct chain {
     stand *s;
@@ -280,7 +281,7 @@ static void run_variant(stand *s, const em_picture *image, size_t samples, em_pa
     em_job_close(&j);
 }
 
-/* ---- pipeline.safetensors --------------------------------------------------------------------------- */
+/* ---- pipeline.safetensors -------------------------------------------------------------------- */
 
 /* The text rows are another golden's: t5.safetensors `out`. */
 static bool borrow_text(stand *s, const char *prompt)
@@ -397,7 +398,7 @@ void check_pipeline(check *c)
     close_stand(&s);
 }
 
-/* ---- e2e.safetensors -------------------------------------------------------------------------------- */
+/* ---- e2e.safetensors ------------------------------------------------------------------------- */
 
 static bool add_ids(stand *s, const em_ckpt_tensor *ids)
 {

@@ -10,7 +10,7 @@
 #include "base/alloc.h"
 #include "io/ckpt.h"
 #include "models/inventory.h"
-#include "ops/ops.h"
+#include "ops/table.h"
 
 #include "golden.h"
 

@@ -3,7 +3,7 @@
  * Wrappers take results and workspaces from the run's arena before they call a kernel, so the same
  * model code on a virtual arena yields the exact peak: the forecast is the program. Only kernels
  * are replaced; the workspace functions stay the target's own. */
-#include "ops/ops.h"
+#include "ops/table.h"
 
 #include <string.h>
 

@@ -18,7 +18,8 @@ static double input_at(const em_conv_args *a, int64_t t, int64_t h, int64_t w, i
     return em_ref_get(src, ((t * height + h) * width + w) * channels + c);
 }
 
-/* Output channel o at output position (t, h, w): the sum over taps and the group's input channels. */
+/* Output channel o at output position (t, h, w): the sum over taps and the group's input
+ * channels. */
 static double one_output(const em_conv_args *a, int64_t o, int64_t t, int64_t h, int64_t w)
 {
     const int64_t *k = a->w.dim; /* (O, I, kt, kh, kw) */

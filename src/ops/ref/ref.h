@@ -4,7 +4,7 @@
 #ifndef EM_OPS_REF_REF_H
 #define EM_OPS_REF_REF_H
 
-#include "ops/ops.h"
+#include "ops/table.h"
 
 size_t em_ref_linear_workspace(em_run *r, em_tensor y, em_tensor x, em_tensor w);
 em_status em_ref_linear(em_run *r, em_tensor y, em_tensor x, em_tensor w, em_tensor b, em_act act,

@@ -34,7 +34,8 @@ static void cubic_taps(float f, double tap[4])
     }
 }
 
-/* The first of the four source positions of output i, and its taps; half-pixel centres in float32. */
+/* The first of the four source positions of output i, and its taps; half-pixel centres in
+ * float32. */
 static int64_t source_taps(int64_t i, int64_t in, int64_t out, double tap[4])
 {
     float scale = (float)in / (float)out;

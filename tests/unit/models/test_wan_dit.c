@@ -152,7 +152,8 @@ static void bfloat16_is_no_farther_than_the_references(void **state)
     tiny_run(f->ops, f->dtype, whole_forward, f);
 }
 
-/* Angles of the tables, position by position along each axis; float32 cos and sin keep 1e-6 of them. */
+/* Angles of the tables, position by position along each axis; float32 cos and sin keep 1e-6 of
+ * them. */
 static void rotary_angles(void **state)
 {
     fixture *f = *state;

@@ -2,7 +2,7 @@
 
 #include "../test.h"
 #include "device/device.h"
-#include "ops/ops.h"
+#include "ops/table.h"
 
 /* How many of `steps` steps run the silent branch; they must come first. */
 static int guided_steps(int steps, double guidance_scale, double cfg_skip_ratio)

@@ -4,7 +4,7 @@
 #include "base/alloc.h"
 #include "base/synthetic.h"
 #include "device/device.h"
-#include "ops/ops.h"
+#include "ops/table.h"
 
 #include <string.h>
 
