@@ -120,7 +120,7 @@ def train_vae(o, dev):
     n_par = sum(p.numel() for p in params)
     small = o.tiny
     # (crop, frames, batch): face crops, long whole pictures, long crops
-    shapes = [(64, 9, 1), (64, 5, 1)] if small else [(128, 17, 16), (128, 17, 16), (256, 33, 2), (160, 49, 3)]
+    shapes = [(64, 9, 1), (64, 5, 1)] if small else [(128, 17, 16), (256, 33, 2), (128, 17, 16), (128, 81, 3)]
 
     def batch(crop, frames, b):
         p = P.to(P.sample(b, cg), dev)
@@ -140,21 +140,33 @@ def train_vae(o, dev):
             face = (torch.rand(b, generator=g, device=dev) < 0.6).float()
             y0 = face * (40 + u[0] * 70) + (1 - face) * u[0] * (256 - crop)
             x0 = face * (44 + u[1] * 40) + (1 - face) * u[1] * (256 - crop)
-        return P.draw(p, m, *P.grid(b, crop, y0.floor(), x0.floor(), dev))
+        ys, xs = P.grid(b, crop, y0.floor(), x0.floor(), dev)
+        gy, gx = ys[:, :, None], xs[:, None]
+        c = lambda k: p[k][:, None, None]
+        w = 1 + 2.0 * torch.exp(-((gy - c("cy") - c("mouth_dy") - 6) / 20) ** 4 - ((gx - c("cx")) / 32) ** 4)
+        w = w + 2.0 * torch.exp(-((gy - c("cy") - c("eye_dy") + 2) / 18) ** 4 - ((gx - c("cx")) / 46) ** 4)
+        w = w[:, None, None].repeat(1, 1, frames, 1, 1)                  # eyes, mouth and the first frame count more
+        w[:, :, 0] *= 3
+        return P.draw(p, m, ys, xs), w
 
-    def loss_of(v):
+    def loss_of(vw):
+        v, wt = vw
         raw = vae.encode_raw(v.to(dt))
         z = raw + (0.04 * torch.randn_like(raw.float()) * vae.s).to(raw.dtype)
         y = vae.decode_raw(z).float()
         d = y - v
-        l1, l2 = d.abs().mean(), d.pow(2).mean()
+        l1, l2 = (d.abs() * wt).mean(), (d.pow(2) * wt).mean()
         gx, gy = d[..., 1:] - d[..., :-1], d[..., 1:, :] - d[..., :-1, :]
         gt = d[:, :, 1:] - d[:, :, :-1]
         w = ((raw.float() - vae.m) / vae.s)
         reg = (w.mean((0, 1, 2, 3)).pow(2) + (w.pow(2).mean((0, 1, 2, 3)) - 1).pow(2)).mean()
-        return l1 + 6 * l2 + 0.3 * (gx.abs().mean() + gy.abs().mean()) + 0.2 * gt.abs().mean() + 0.002 * reg, l2.detach()
+        return l1 + 6 * l2 + 0.3 * (gx.abs().mean() + gy.abs().mean()) + 0.2 * gt.abs().mean() + 0.002 * reg, d.detach().pow(2).mean()
 
-    if dev.type == "cuda":
+    if o.conv:
+        M.CONV_MODE = o.conv
+        if dev.type == "cuda":
+            M.NORM_SILU = compiled_norm()
+    elif dev.type == "cuda":
         # choose the faster convolution form, each timed on real steps
         best, norm_fast = None, compiled_norm()
         for mode, comp in (("2d", True), ("3d", True), ("2d", False)):
@@ -217,7 +229,7 @@ def train_vae(o, dev):
         # set the latents to the family's mean and deviation: fold scale and shift into conv1 and conv2
         acc = []
         for _ in range(2 if small else 16):
-            acc.append(vae.encode_raw(batch(64, 5, 2).to(dt) if small else batch(256, 33, 4).to(dt)).float().flatten(0, 3))
+            acc.append(vae.encode_raw((batch(64, 5, 2) if small else batch(256, 33, 4))[0].to(dt)).float().flatten(0, 3))
         a = torch.cat(acc)
         mean, std = a.mean(0), a.std(0)
         k, sh = vae.s / std, vae.m - mean * vae.s / std              # new = old * k + sh
@@ -368,7 +380,7 @@ def train_dit(o, dev):
     clip = clip.to(dev).requires_grad_(False)
     vae = M.VAE(16).to(dev).requires_grad_(False)
     vae.load_state_dict({k: v.bfloat16().float() for k, v in load_many([o.vae]).items()})
-    M.CONV_MODE = o.conv
+    M.CONV_MODE = o.conv or "3d"
     if dev.type == "cuda":
         M.NORM_SILU = compiled_norm()
     dit, w2v = M.DiT().to(dev), M.Wav2Vec2().to(dev)
@@ -398,6 +410,17 @@ def train_dit(o, dev):
     params = [p for n, p in list(dit.named_parameters()) + list(w2v.named_parameters()) if "q_audio" not in n]
     ema = [p.detach().clone() for p in params]
     opt = torch.optim.AdamW(params, lr=o.lr, betas=(0.9, 0.98), weight_decay=0.01, fused=dev.type == "cuda")
+
+    done = 0
+    if o.resume and os.path.exists(o.resume):
+        r = torch.load(o.resume, map_location=dev)
+        with torch.no_grad():
+            for p, e, a, b in zip(params, ema, r["params"], r["ema"]):
+                p.copy_(a)
+                e.copy_(b)
+        opt.load_state_dict(r["opt"])
+        done = r["steps"]
+        log(f"resumed after {done} steps")
 
     def state():
         names = [n for n, _ in dit.named_parameters()] + ["w2v." + n for n, _ in w2v.named_parameters()]
@@ -436,11 +459,11 @@ def train_dit(o, dev):
         loss.backward()
         gn = torch.nn.utils.clip_grad_norm_(params, 1.0)
         opt.step()
-        ema_update(ema, params, min(o.ema, (step + 1) / (step + 10)))
+        ema_update(ema, params, min(o.ema, (done + step + 1) / (done + step + 10)))
         acc.append(torch.stack([loss.detach(), err.detach().mean(), gn]))
         step += 1
-        if step % (3 if small else 6) == 0:
-            pools[(step // 6) % 2].add(2 if small else 4)
+        if step % (3 if small else 10) == 0:
+            pools[(step // 10) % 2].add(2 if small else 4)
         if step % (2 if small else 200) == 0:
             now = time.time()
             m = torch.stack(acc).mean(0).tolist()
@@ -454,6 +477,8 @@ def train_dit(o, dev):
     sd = state()
     save_split(sd, o.out, "dit")
     log(f"{step} steps saved")
+    if o.resume:
+        torch.save({"params": params, "ema": ema, "opt": opt.state_dict(), "steps": done + step}, o.resume)
     for b in dit.blocks:
         b._compiled_call_impl = None
     with torch.no_grad():
@@ -494,7 +519,7 @@ def corr(a, b):
 def eval_dit(o, dev, dit, w2v, vae, clip, text, sp, small):
     dt = torch.bfloat16 if dev.type == "cuda" else torch.float32
     cg, g = torch.Generator().manual_seed(4242), torch.Generator(device=dev).manual_seed(4242)
-    frames, n, res = (9, 1, 64) if small else (57, 8, 256)
+    frames, n, res = (9, 1, 64) if small else (57, 12, 256)
     held = None
     if o.held and os.path.exists(o.held):
         held = torch.from_numpy(np.load(o.held)).to(dev)                    # [clips, samples] mu-law
@@ -542,7 +567,8 @@ if __name__ == "__main__":
     ap.add_argument("--seed", type=int, default=1)
     ap.add_argument("--pool", type=float, default=1.0)
     ap.add_argument("--drop", type=int, default=3)
-    ap.add_argument("--conv", default="3d")
+    ap.add_argument("--conv", choices=("2d", "3d"))
+    ap.add_argument("--resume", help="a file that keeps weights, averages and optimizer between pieces on one machine")
     ap.add_argument("--tiny", action="store_true")
     ap.add_argument("--eager", action="store_true")
     o = ap.parse_args()
