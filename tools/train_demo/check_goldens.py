@@ -1,11 +1,11 @@
-"""Compare the modules with recorded outputs: python check_goldens.py GOLDENS/tiny"""
-import json
+"""Compare the modules and samplers with recorded outputs: python check_goldens.py GOLDENS/tiny"""
 import sys
 
 import torch
 from safetensors.torch import load_file
 
 import models
+import sampler
 from synth import fill, value
 
 torch.set_grad_enabled(False)
@@ -65,5 +65,17 @@ for k in ("patch_embedding", "time_embedding", "time_projection", "text_tokens",
 show("dit out.cond", out[0], g["out.cond"])
 show("dit out.uncond", m(*arg, torch.zeros_like(b("audio")))[0], g["out.uncond"])
 show("dit out.cond.riflex", m(*arg, b("audio"), riflex=(6, 4))[0], g["out.cond.riflex"])
+for f in ("schedulers", "schedulers_more"):
+    g = load_file(f"{root}/{f}.safetensors")
+    for key in sorted({k.rsplit(".", 1)[0] for k in g}):
+        name, shift, steps = key.split(".")
+        steps, trace, calls = int(steps[5:]), [], []
+
+        def model(x, t):
+            calls.append(t)
+            return 0.3 * x + value(1, f"input.sched.v{len(calls) - 1}", (1, 4, 2, 3, 3))
+        sampler.sample(model, value(1, "input.sched.x", (1, 4, 2, 3, 3)), name, steps, float(shift[5:]), trace)
+        ref = g[key + ".trajectory"]
+        show(key, torch.stack(trace).reshape(steps, -1), ref[ref.shape[0] - steps:].reshape(steps, -1))
 print(f"worst {worst:.2e}", "ok" if worst < 2e-5 else "FAILED")
 sys.exit(worst >= 2e-5)

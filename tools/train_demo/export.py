@@ -65,6 +65,7 @@ recommended:
   audio_guidance_scale: 1.5
   shift: 5.0
   no_teacache: true
+  video_length: 73
   sample_size: [256, 256]
 """
 

@@ -96,8 +96,9 @@ def row(name, v, p, t, other=None):
 
 def mean_row(name, rows):
     a = np.array(rows, float)
-    m = np.nanmean(a, 0)
-    print(f"== {name}: {len(rows)} clips: correlation {m[0]:.3f} (lowest {a[:, 0].min():.3f}), other clip's sound {m[1]:.3f} (largest mean of one clip {np.nanmax(a[:, 1]):.3f}), "
+    m = np.array([c[~np.isnan(c)].mean() if (~np.isnan(c)).any() else np.nan for c in a.T])
+    far = np.nanmax(a[:, 1]) if not np.isnan(a[:, 1]).all() else np.nan
+    print(f"== {name}: {len(rows)} clips: correlation {m[0]:.3f} (lowest {a[:, 0].min():.3f}), other clip's sound {m[1]:.3f} (largest {far:.3f}), "
           f"sharpness {m[2]:.3f} (lowest {a[:, 2].min():.3f}), colour drift {m[3]:.2f} levels (largest {a[:, 3].max():.2f}), flicker {m[4]:.2f}, open while silent {m[5]:.3f}", flush=True)
 
 

@@ -6,9 +6,7 @@
 Each piece warm-starts from weight files, runs for a time budget, and writes the averaged weights (EMA).
 """
 import argparse
-import copy
 import glob
-import json
 import math
 import os
 import time
