@@ -339,7 +339,7 @@ static bool check_op(lab *l, const op_check *op, em_dtype dtype, uint64_t seed)
     printf("%-15s %-5s %-5s %3d cases  %.2e <= %.0e  ", op->name, em_dtype_name(dtype),
            same ? "same" : "cpu", index, worst, bound);
     if (fault)
-        printf("FAIL: %s (case %d)\n", fault, index - 1);
+        printf("FAIL: %s (after %d cases)\n", fault, index);
     else
         printf("pass\n");
     fflush(stdout);
