@@ -14,46 +14,55 @@
 
 enum { MAX_IMAGE_BYTES = 32 << 20, MAX_AUDIO_BYTES = 512 << 20 };
 
-/* A local file for a path or an address. */
-typedef struct media {
-    const char *path; /* borrowed from the job, or `download` */
-    char *download;   /* owned; a file to remove afterwards */
-} media;
-
-/* Downloads are named by a hash of the whole address: equal inputs are fetched once. */
-static em_status localise(const em_batch *b, media *m, const char *source, size_t max_bytes,
-                          em_err *err)
+/* Where the download of an address goes: named by a hash of it, so that equal inputs are fetched once.
+ * NULL when out of memory. Owned. */
+static char *download_path(const em_batch *b, const char *url)
 {
     char name[64];
-    const em_fetch_limits limits = {.max_bytes = max_bytes, .cancel = b->cancel};
-    m->path = source;
-    if (!em_is_url(source)) return EM_OK;
-    uint64_t h = em_fnv1a64(EM_FNV1A64_INIT, source, strlen(source));
+    uint64_t h = em_fnv1a64(EM_FNV1A64_INIT, url, strlen(url));
     snprintf(name, sizeof name, "echomimic-%016llx", (unsigned long long)h);
-    m->download = em_path_join(b->temp_dir, name);
-    if (!m->download) return em_fail(err, EM_NOMEM, "no memory for a download");
-    m->path = m->download;
-    if (em_path_is_file(m->download)) return EM_OK;
-    return em_fetch(source, m->download, &limits, err);
+    return em_path_join(b->temp_dir, name);
 }
 
-static void forget(const em_batch *b, media *m)
+/* A local file for a path or an address. *out is owned. */
+static em_status localise(const em_batch *b, char **out, const char *source, size_t max_bytes,
+                          em_err *err)
 {
-    if (m->download && !b->keep_temp) unlink(m->download);
-    em_free(m->download);
+    const em_fetch_limits limits = {.max_bytes = max_bytes, .cancel = b->cancel};
+    char *path = em_is_url(source) ? download_path(b, source) : em_strdup(source);
+    if (!path) return em_fail(err, EM_NOMEM, "no memory for a path");
+    em_status st = EM_OK;
+    if (em_is_url(source) && !em_path_is_file(path)) st = em_fetch(source, path, &limits, err);
+    if (st)
+        em_free(path);
+    else
+        *out = path;
+    return st;
+}
+
+static void remove_downloads(const em_batch *b)
+{
+    for (size_t i = 0; i < b->jobs->count && !b->keep_temp; i++) {
+        const char *const source[] = {b->jobs->job[i].image, b->jobs->job[i].audio};
+        for (int k = 0; k < 2; k++) {
+            char *path = em_is_url(source[k]) ? download_path(b, source[k]) : NULL;
+            if (path) unlink(path);
+            em_free(path);
+        }
+    }
 }
 
 static em_status run_job(const em_batch *b, em_engine *engine, size_t i, em_err *err)
 {
     const em_batch_job *j = &b->jobs->job[i];
     em_job_report *r = &b->report[i];
-    media image = {0}, audio = {0};
+    char *image = NULL, *audio = NULL;
     bool made = false;
     em_status st = localise(b, &image, j->image, MAX_IMAGE_BYTES, err);
     if (!st) st = localise(b, &audio, j->audio, MAX_AUDIO_BYTES, err);
     if (!st) {
-        const em_render_job job = {.image_path = image.path,
-                                   .audio_path = audio.path,
+        const em_render_job job = {.image_path = image,
+                                   .audio_path = audio,
                                    .output_path = r->output,
                                    .params = &j->params,
                                    .overwrite = b->force,
@@ -62,8 +71,8 @@ static em_status run_job(const em_batch *b, em_engine *engine, size_t i, em_err 
                                    .log = b->log};
         st = em_render_run(engine, &job, &r->result, &made, err);
     }
-    forget(b, &image);
-    forget(b, &audio);
+    em_free(image);
+    em_free(audio);
     if (!st) r->state = made ? EM_JOB_DONE : EM_JOB_SKIPPED;
     return st;
 }
@@ -104,5 +113,6 @@ em_status em_batch_run(const em_batch *b, em_engine *engine, em_err *err)
         if (job) st = note_failure(b, i, job, &why);
         if (st) em_fail(err, st, "%s", why.msg);
     }
+    remove_downloads(b);
     return st;
 }
