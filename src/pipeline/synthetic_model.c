@@ -30,7 +30,7 @@ em_synthetic_sizes em_synthetic_sizes_tiny(void)
                             .patch_h = 2,
                             .patch_w = 2,
                             .clip_dim = 80,
-                            .audio_dim = 4 * 64,
+                            .audio_dim = 256, /* 4 layers of 64 */
                             .audio_intermediate = 48,
                             .audio_tokens = 8,
                             .eps = 1e-6};
