@@ -1,173 +1,185 @@
+/* `batch` and `run`: jobs to videos. A single job is a batch of one without a report. */
 #include "base/alloc.h"
 #include "base/str.h"
 #include "batch/batch.h"
-#include "cli/cli.h"
-#include "cli/progress.h"
+#include "cli/command.h"
+#include "cli/interrupt.h"
 #include "io/file.h"
 
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-typedef struct view {
-    em_progress_view progress;
-    const em_manifest *jobs;
-} view;
+/* ---- what is seen of it ---------------------------------------------------------------------- */
 
-static void on_job(void *user, size_t index)
+static void on_begin(void *user, const em_batch_item *it, size_t position, size_t count)
 {
-    view *v = user;
-    v->progress.job = v->jobs->job[index].name;
-    v->progress.index = index;
+    em_terminal_job(user, position, count, it->job->name ? it->job->name : "?");
 }
 
-static void on_progress(void *user, const em_progress *p)
+static void on_end(void *user, const em_batch_item *it)
 {
-    view *v = user;
-    em_progress_view_show(&v->progress, p);
+    em_terminal *t = user;
+    char seconds[24];
+    const em_result *r = &it->result;
+    if (it->state == EM_JOB_DONE)
+        em_terminal_say(t, EM_LOG_INFO, "%s%s: %d frames of %d x %d, %d forwards, %s", t->job,
+                        it->output, r->frames, r->width, r->height, r->forwards,
+                        em_format_seconds(seconds, it->seconds));
+    else if (it->state != EM_JOB_INVALID) /* that was said when the list was read */
+        em_terminal_say(t, EM_LOG_ERROR, "%s%s", t->job, it->err.msg);
 }
 
-/* A private folder for downloads below --temp_dir or the system's. */
-static bool make_temp(char out[512], const em_options *o)
+/* The table at the end, on stdout. */
+static void print_summary(const em_batch *b)
 {
-    const char *base = o->temp_dir ? o->temp_dir : getenv("TMPDIR");
-    snprintf(out, 512, "%s/echomimic-XXXXXX", base && *base ? base : "/tmp");
-    if (mkdtemp(out)) return true;
-    fprintf(stderr, "--temp_dir: no folder can be made in '%s'\n", base ? base : "/tmp");
-    return false;
+    printf("%-5s %-28s %-12s %9s %7s %9s\n", "job", "name", "state", "seconds", "frames", "peak");
+    for (size_t i = 0; i < em_batch_count(b); i++) {
+        const em_batch_item *it = em_batch_at(b, i);
+        char peak[16] = "-";
+        if (it->state == EM_JOB_DONE) em_format_bytes(peak, it->result.scratch_bytes);
+        printf("%-5zu %-28.28s %-12s %9.1f %7d %9s\n", it->job->index,
+               it->job->name ? it->job->name : "?", em_job_state_name(it->state), it->seconds,
+               it->result.frames, peak);
+    }
+    for (int s = 0; s < EM_JOB_STATES; s++) {
+        size_t n = em_batch_in_state(b, (em_job_state)s);
+        if (n) printf("%zu %s  ", n, em_job_state_name((em_job_state)s));
+    }
+    printf("\n");
 }
 
-static int exit_code(const em_manifest *m, const em_job_report *r, em_status st)
+static void print_plan(const em_batch *b)
 {
-    if (st == EM_CANCELLED) return EM_EXIT_INTERRUPTED;
-    if (st == EM_NOSPC) return EM_EXIT_DISK_FULL;
-    if (st) return EM_EXIT_NOTHING;
-    for (size_t i = 0; i < m->count; i++)
-        if (r[i].state == EM_JOB_FAILED) return EM_EXIT_SOME_FAILED;
-    return m->problems ? EM_EXIT_SOME_FAILED : EM_EXIT_OK;
-}
-
-static void print_report(const em_options *o, const em_manifest *m, const em_job_report *r)
-{
-    em_err err = {0};
-    em_str text = {0};
-    em_report_table(&text, m, r);
-    printf("%s", em_str_text(&text));
-    em_str_free(&text);
-    char *path = em_path_join(o->save_path, "batch_report.json");
-    if (!path || em_report_write(path, m, r, &err))
-        fprintf(stderr, "the report was not written: %s\n", err.msg);
-    em_free(path);
-}
-
-static int run_jobs(em_options *o, em_engine *engine, const em_manifest *m)
-{
-    em_err err = {0};
-    char temp[512];
-    view v = {em_progress_view_open(o), m};
-    const em_log log = em_cli_log(o);
-    em_job_report *r = em_alloc_array(m->count + 1, sizeof *r);
-    if (!r || !make_temp(temp, o)) return em_free(r), EM_EXIT_NOTHING;
-    v.progress.count = m->count;
-    const em_batch b = {.jobs = m,
-                        .report = r,
-                        .save_path = o->save_path,
-                        .temp_dir = temp,
-                        .keep_temp = o->keep_temp,
-                        .force = o->force,
-                        .cancel = em_cli_interrupted(),
-                        .log = &log,
-                        .job_begins = on_job,
-                        .progress = on_progress,
-                        .user = &v};
-    em_cli_catch_signals(engine);
-    em_status st = em_batch_run(&b, engine, &err);
-    em_cli_catch_signals(NULL);
-    if (o->keep_temp)
-        fprintf(stderr, "downloads are kept in %s\n", temp);
-    else
-        rmdir(temp);
-    if (st) fprintf(stderr, "%s\n", st == EM_CANCELLED ? "interrupted" : err.msg);
-    print_report(o, m, r);
-    int code = exit_code(m, r, st);
-    em_free(r);
-    return code;
-}
-
-static void print_jobs(const em_manifest *m)
-{
-    for (size_t i = 0; i < m->count; i++) {
-        const em_batch_job *j = &m->job[i];
-        printf("%-24s %s + %s, seed %lld, %d steps, at most %d frames of %d x %d pixels' area\n",
-               j->name, j->image, j->audio, (long long)j->params.seed,
-               j->params.num_inference_steps, j->params.video_length, j->params.sample_size[1],
-               j->params.sample_size[0]);
+    printf("Nothing is done (--dry_run). Jobs:\n");
+    for (size_t i = 0; i < em_batch_count(b); i++) {
+        const em_batch_item *it = em_batch_at(b, i);
+        const em_params *p = &it->job->params;
+        char image[200] = "?", audio[200] = "?";
+        if (it->job->image) em_address_shown(image, sizeof image, it->job->image);
+        if (it->job->audio) em_address_shown(audio, sizeof audio, it->job->audio);
+        printf("%4zu  %s + %s -> %s  (%s; seed %lld, %d steps, at most %d frames)\n",
+               it->job->index, image, audio, it->output ? it->output : "?",
+               it->state == EM_JOB_WAITING ? "to do" : em_job_state_name(it->state),
+               (long long)p->seed, p->num_inference_steps, p->video_length);
     }
 }
 
-static bool save_path_works(const em_options *o)
-{
-    em_err err = {0};
-    if (em_dir_create(o->save_path, &err)) {
-        fprintf(stderr, "--save_path: %s\n", err.msg);
-        return false;
-    }
-    if (access(o->save_path, W_OK | X_OK) == 0) return true;
-    fprintf(stderr, "--save_path: '%s' cannot be written to\n", o->save_path);
-    return false;
-}
+/* ---- the work -------------------------------------------------------------------------------- */
 
-static int run_list(em_options *o, em_engine *engine)
-{
-    em_err err = {0};
-    em_manifest m;
-    const em_log log = em_cli_log(o);
-    int code = EM_EXIT_USAGE;
-    if (em_manifest_read(&m, o->json_path, &o->params, &log, &err)) {
-        fprintf(stderr, "--json_path: %s\n", err.msg);
-    } else if (m.problems && !o->skip_invalid) {
-        fprintf(stderr,
-                "%zu problems in '%s': nothing was started (--skip_invalid runs the good items)\n",
-                m.problems, o->json_path);
-    } else if (o->dry_run) {
-        print_jobs(&m);
-        code = EM_EXIT_OK;
-    } else {
-        code = m.count ? run_jobs(o, engine, &m) : EM_EXIT_NOTHING;
-        if (!m.count) fprintf(stderr, "'%s' holds no usable job\n", o->json_path);
-    }
-    em_manifest_close(&m);
-    return code;
-}
-
-/* The list is checked before anything is opened, so that its problems come first; and again with
- * the model's recommended settings under it. */
-static int check_list(em_options *o)
-{
-    em_err err = {0};
-    em_manifest m;
-    const em_log log = em_cli_log(o);
-    em_status st = em_manifest_read(&m, o->json_path, &o->params, &log, &err);
-    size_t problems = m.problems;
-    em_manifest_close(&m);
-    if (st) fprintf(stderr, "--json_path: %s\n", err.msg);
-    if (!st && problems && !o->skip_invalid)
-        fprintf(stderr,
-                "%zu problems in '%s': nothing was started (--skip_invalid runs the good items)\n",
-                problems, o->json_path);
-    return st || (problems && !o->skip_invalid) ? EM_EXIT_USAGE : EM_EXIT_OK;
-}
-
-int em_cmd_batch(em_options *o)
+/* Order counts: what is finished is known before anything is loaded, the checkpoint is known to be
+ * good before anything is fetched. */
+static em_status work(em_batch *b, const em_options *o, em_terminal *t, em_err *err)
 {
     em_engine *engine = NULL;
-    if (!o->json_path)
-        return fprintf(stderr, "--json_path is required: the job list\n"), EM_EXIT_USAGE;
-    int code = check_list(o);
-    if (code) return code;
-    if (!save_path_works(o)) return EM_EXIT_NOTHING;
-    code = em_cli_open_engine(&engine, o, EM_CMD_BATCH);
-    if (!code) code = run_list(o, engine);
+    const em_batch_events events = {on_begin, em_terminal_progress, on_end, t};
+    em_status st = em_command_engine(&engine, o, t, err);
+    if (!st) st = em_batch_fetch(b, err);
+    if (!st) em_batch_run(b, engine, &events);
+    em_interrupt_watch(NULL);
     em_engine_close(&engine);
-    return code;
+    return st;
+}
+
+static em_exit outcome(const em_batch *b)
+{
+    if (em_batch_disk_full(b)) return EM_EXIT_DISK_FULL;
+    if (atomic_load(em_interrupt_flag())) return EM_EXIT_INTERRUPTED;
+    size_t good = em_batch_in_state(b, EM_JOB_DONE) + em_batch_in_state(b, EM_JOB_KEPT);
+    if (em_batch_count(b) == em_batch_in_state(b, EM_JOB_INVALID)) return EM_EXIT_NOTHING;
+    return good == em_batch_count(b) ? EM_EXIT_OK : EM_EXIT_SOME_FAILED;
+}
+
+static em_exit write_report(const em_batch *b, const em_options *o, em_terminal *t)
+{
+    em_err err = {0};
+    char *path = em_path_join(o->save_path, "batch_report.json");
+    em_status st = path ? em_batch_report(b, path, &err)
+                        : em_fail(&err, EM_NOMEM, "no memory for the report's name");
+    if (!st) em_terminal_say(t, EM_LOG_INFO, "report: %s", path);
+    em_free(path);
+    return st ? em_command_fail(t, &err, EM_EXIT_NOTHING) : EM_EXIT_OK;
+}
+
+static em_exit run_all(const em_manifest *list, const em_options *o, em_terminal *t)
+{
+    em_batch *b = NULL;
+    em_err err = {0};
+    em_exit rc = EM_EXIT_OK, reported = EM_EXIT_OK;
+    const em_batch_options options = {.save_path = o->save_path,
+                                      .temp_dir = o->temp_dir,
+                                      .keep_temp = o->keep_temp,
+                                      .force = o->force,
+                                      .allow_private = o->allow_private,
+                                      .dry_run = o->dry_run,
+                                      .log = em_terminal_log(t),
+                                      .stop = em_interrupt_flag()};
+    if (em_batch_open(&b, list, &options, &err)) return em_command_fail(t, &err, EM_EXIT_NOTHING);
+    if (o->dry_run) {
+        print_plan(b);
+    } else if (em_batch_in_state(b, EM_JOB_WAITING) && work(b, o, t, &err)) {
+        rc = em_command_fail(t, &err, EM_EXIT_NOTHING);
+    } else {
+        rc = outcome(b);
+    }
+    if (!o->dry_run && o->command == EM_COMMAND_BATCH) {
+        em_terminal_job(t, 0, 0, "");
+        reported = write_report(b, o, t);
+        if (!o->quiet) print_summary(b);
+    }
+    em_batch_close(&b);
+    return rc ? rc : reported;
+}
+
+/* ---- the two commands ------------------------------------------------------------------------ */
+
+/* Every flag that is missing, at once, and what the model recommends. */
+static em_exit prepare(em_options *o, em_terminal *t, const char *const *names,
+                       const char *const *values)
+{
+    em_err err = {0};
+    if (em_command_need(names, values, t, &err)) return em_command_fail(t, &err, EM_EXIT_USAGE);
+    em_status st = em_command_settings(o, t, &err);
+    return st ? em_command_fail(t, &err, st == EM_INVAL ? EM_EXIT_USAGE : EM_EXIT_NOTHING)
+              : EM_EXIT_OK;
+}
+
+em_exit em_command_batch(em_options *o, em_terminal *t)
+{
+    static const char *const names[] = {"json_path", "model_name", "wav2vec_model_dir", NULL};
+    const char *const values[] = {o->json_path, o->engine.model_name, o->engine.wav2vec_model_dir};
+    em_manifest list = {0};
+    em_err err = {0};
+    em_exit rc = prepare(o, t, names, values);
+    const em_manifest_options options = {.params = &o->params,
+                                         .skip_invalid = o->skip_invalid,
+                                         .log = em_terminal_log(t)};
+    if (rc) return rc;
+    if (em_manifest_read(&list, o->json_path, &options, &err)) {
+        em_terminal_say(t, EM_LOG_ERROR, "%s", err.msg);
+        return EM_EXIT_USAGE;
+    }
+    if (list.count == list.invalid) {
+        em_terminal_say(t, EM_LOG_ERROR, "'%s' holds no usable job: nothing to do", o->json_path);
+        rc = EM_EXIT_NOTHING;
+    } else {
+        rc = run_all(&list, o, t);
+    }
+    em_manifest_close(&list);
+    return rc;
+}
+
+em_exit em_command_run(em_options *o, em_terminal *t)
+{
+    static const char *const names[] = {"image_path", "audio_path", "model_name",
+                                        "wav2vec_model_dir", NULL};
+    const char *const values[] = {o->image_path, o->audio_path, o->engine.model_name,
+                                  o->engine.wav2vec_model_dir};
+    em_manifest list = {0};
+    em_err err = {0};
+    em_exit rc = prepare(o, t, names, values);
+    if (rc) return rc;
+    if (em_manifest_single(&list, o->image_path, o->audio_path, o->output, &o->params, &err))
+        return em_command_fail(t, &err, EM_EXIT_NOTHING);
+    rc = run_all(&list, o, t);
+    em_manifest_close(&list);
+    return rc;
 }

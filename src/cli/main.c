@@ -1,77 +1,89 @@
-#include "cli/cli.h"
+/* echomimic: the program. Finds the subcommand, parses its flags, and answers its exit status. */
+#include "cli/command.h"
+#include "cli/interrupt.h"
 
-#include <curl/curl.h>
 #include <string.h>
 
-typedef struct command {
+static const struct {
     const char *name;
-    em_command id;
-    int (*run)(em_options *o);
-    const char *summary;
-} command;
-
-static const command commands[] = {
-    {"batch", EM_CMD_BATCH, em_cmd_batch, "make a video of every job of a list"},
-    {"run", EM_CMD_RUN, em_cmd_run, "make one video of one portrait and one voice"},
-    {"demo", EM_CMD_DEMO, em_cmd_run, "the same with the small model that comes with the program"},
-    {"plan", EM_CMD_PLAN, em_cmd_plan, "what a video would take: memory and arithmetic"},
+    em_command command;
+    em_exit (*run)(em_options *o, em_terminal *t);
+    const char *help;
+} commands[] = {
+    {"batch", EM_COMMAND_BATCH, em_command_batch, "a list of jobs to videos"},
+    {"run", EM_COMMAND_RUN, em_command_run, "one portrait and one voice to a video"},
+    {"plan", EM_COMMAND_PLAN, em_command_plan, "what a job would take, without running it"},
+    {"inspect", EM_COMMAND_INSPECT, em_command_inspect, "what a checkpoint holds and lacks"},
+    {"synth", EM_COMMAND_SYNTH, em_command_synth, "write a checkpoint of made-up weights"},
 };
-
 enum { COMMANDS = sizeof commands / sizeof *commands };
-
-static void print_help(FILE *to)
-{
-    fprintf(to,
-            "echomimic: talking-human video from portraits and voices (EchoMimicV3-Flash), in C\n\n"
-            "usage: echomimic COMMAND [flags]\n\n");
-    for (int i = 0; i < COMMANDS; i++)
-        fprintf(to, "  %-8s %s\n", commands[i].name, commands[i].summary);
-    fprintf(
-        to,
-        "\nechomimic COMMAND --help lists the flags of a command; --version says what this is.\n");
-}
 
 static void print_version(void)
 {
-    printf(
-        "echomimic %s\n"
-        "Apache-2.0. This program is linked to FFmpeg libraries with x264, as Debian builds them:\n"
-        "the binary as a whole is therefore under the GNU General Public License (version 2 or "
-        "later\n"
-        "for x264 and FFmpeg, 3 together with OpenSSL). NOTICE lists all libraries.\n",
-        em_version());
+    printf("echomimic %s\n"
+           "Source: Apache License 2.0. Uses the FFmpeg libraries, x264, oneDNN, libjpeg-turbo, "
+           "libpng, libwebp,\nlibsoxr, SentencePiece, jansson, libyaml and libcurl.\n"
+           "A binary that was built with x264, or with an FFmpeg that contains it, is under the "
+           "GNU General\nPublic License when it is passed on.\n",
+           em_version());
 }
 
-static int run_command(const command *c, int argc, char **argv)
+static void print_help(FILE *to)
+{
+    fprintf(to, "echomimic: talking-human video from a portrait and a voice\n\n");
+    for (int i = 0; i < COMMANDS; i++)
+        fprintf(to, "  echomimic %-8s %s\n", commands[i].name, commands[i].help);
+    fprintf(to, "\n  echomimic COMMAND --help    its flags, with defaults and ranges\n"
+                "  echomimic --version\n");
+}
+
+static void print_command_help(int i)
+{
+    bool takes_path = commands[i].command == EM_COMMAND_INSPECT;
+    printf("echomimic %s%s [FLAG...]: %s\n\n", commands[i].name, takes_path ? " PATH" : "",
+           commands[i].help);
+    em_options_help(stdout, commands[i].command);
+}
+
+static em_exit run_command(int i, int argc, char *const *argv)
 {
     em_options o;
-    int problems = em_options_read(&o, c->id, argc, argv, stderr), code = EM_EXIT_USAGE;
-    if (o.help) {
-        printf("echomimic %s: %s\n\n", c->name, c->summary);
-        em_options_help(c->id, stdout);
-        code = EM_EXIT_OK;
-    } else if (!problems) {
-        em_options_settle(&o);
-        code = c->run(&o);
+    em_terminal t;
+    em_err err = {0};
+    em_exit rc = EM_EXIT_OK;
+    em_options_open(&o, commands[i].command);
+    em_terminal_open(&t, false, false);
+    const em_log log = em_terminal_log(&t);
+    if (em_options_parse(&o, argc, argv, &log, &err)) {
+        rc = em_command_fail(&t, &err, EM_EXIT_USAGE);
+    } else if (o.help) {
+        print_command_help(i);
+    } else if (o.version) {
+        print_version();
+    } else {
+        em_terminal_close(&t);
+        em_terminal_open(&t, o.quiet, o.log_json);
+        rc = commands[i].run(&o, &t);
     }
+    em_terminal_close(&t);
     em_options_close(&o);
-    return code;
+    return rc;
 }
 
 int main(int argc, char **argv)
 {
-    if (argc < 2) return print_help(stderr), EM_EXIT_USAGE;
-    if (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h") || !strcmp(argv[1], "help"))
-        return print_help(stdout), 0;
-    if (!strcmp(argv[1], "--version")) return print_version(), 0;
-    curl_global_init(CURL_GLOBAL_DEFAULT);
+    const char *word = argc > 1 ? argv[1] : "--help";
+    em_interrupt_install();
+    if (!strcmp(word, "--help") || !strcmp(word, "-h") || !strcmp(word, "help")) {
+        print_help(argc > 1 ? stdout : stderr);
+        return argc > 1 ? EM_EXIT_OK : EM_EXIT_USAGE;
+    }
+    if (!strcmp(word, "--version")) {
+        print_version();
+        return EM_EXIT_OK;
+    }
     for (int i = 0; i < COMMANDS; i++)
-        if (!strcmp(argv[1], commands[i].name)) {
-            int code = run_command(&commands[i], argc - 2, argv + 2);
-            curl_global_cleanup();
-            return code;
-        }
-    fprintf(stderr, "'%s' is not a command\n\n", argv[1]);
-    print_help(stderr);
+        if (!strcmp(word, commands[i].name)) return run_command(i, argc - 2, argv + 2);
+    fprintf(stderr, "error: there is no command '%s': see echomimic --help\n", word);
     return EM_EXIT_USAGE;
 }

@@ -1,0 +1,91 @@
+#include "cli/command.h"
+
+#include "base/alloc.h"
+#include "base/thread.h"
+#include "cli/interrupt.h"
+#include "io/file.h"
+
+#include <string.h>
+
+#define REFERENCE_CONFIG "config/config.yaml" /* where the reference's script looks */
+
+em_exit em_command_fail(em_terminal *t, const em_err *err, em_exit fallback)
+{
+    em_terminal_say(t, EM_LOG_ERROR, "%s", err->msg);
+    if (err->code == EM_NOSPC) return EM_EXIT_DISK_FULL;
+    return err->code == EM_CANCELLED ? EM_EXIT_INTERRUPTED : fallback;
+}
+
+em_status em_command_need(const char *const *names, const char *const *values, const em_terminal *t,
+                          em_err *err)
+{
+    const em_log log = em_terminal_log((em_terminal *)(uintptr_t)t);
+    em_problems all = {.log = &log};
+    for (size_t i = 0; names[i]; i++)
+        if (!values[i] || !*values[i]) em_problems_add(&all, EM_INVAL, "--%s is needed", names[i]);
+    return em_problems_end(&all, "the command line", err);
+}
+
+/* ---- the model's own settings ---------------------------------------------------------------- */
+
+/* The checkpoint's own config.yaml comes before the reference's, that before the built-in copy. */
+static em_status find_config(em_options *o, em_err *err)
+{
+    if (o->engine.config_path) return EM_OK;
+    char *own = em_path_join(o->engine.model_name, "config.yaml");
+    if (!own) return em_fail(err, EM_NOMEM, "no memory for a path");
+    if (!em_path_is_file(own) && em_path_is_file(REFERENCE_CONFIG))
+        o->engine.config_path = REFERENCE_CONFIG;
+    em_free(own);
+    return EM_OK;
+}
+
+em_status em_command_settings(em_options *o, em_terminal *t, em_err *err)
+{
+    const em_log log = em_terminal_log(t);
+    em_model_config *model = NULL;
+    em_str told = {0};
+    em_status st = find_config(o, err);
+    const em_model_source source = {.model_dir = o->engine.model_name,
+                                    .config_path = o->engine.config_path,
+                                    .transformer_path = o->engine.transformer_path,
+                                    .wav2vec_dir = o->engine.wav2vec_model_dir,
+                                    .vae_path = o->engine.vae_path,
+                                    .ckpt_idx = o->engine.ckpt_idx};
+    if (!st) st = em_model_folder_open(&model, &source, err);
+    if (!st) st = em_options_recommend(o, model, &told, &log, err);
+    if (!st && told.len)
+        em_terminal_say(t, EM_LOG_INFO, "recommended by the model: %s", em_str_text(&told));
+    if (!st) st = em_options_finish(o, &log, err);
+    em_str_free(&told);
+    em_model_folder_close(&model);
+    return st;
+}
+
+/* ---- the engine ------------------------------------------------------------------------------ */
+
+static void say_mode(const em_options *o, em_terminal *t)
+{
+    static const char *const mode[] = {
+        [EM_MEMORY_LIGHTWEIGHT] = "lightweight: weights stay in their files; a block's are read "
+                                  "when it runs and may go afterwards",
+        [EM_MEMORY_BEEFY] = "beefy: weights stay in memory once they were read",
+        [EM_MEMORY_AUTO] = "auto: as beefy here; the system takes pages of weights back when "
+                           "memory is short",
+    };
+    static const char *const dtype[] = {"bfloat16", "float16", "float32"};
+    const char *device = o->engine.device;
+    em_terminal_say(t, EM_LOG_INFO, "%s. Device %s, %d threads, %s.", mode[o->engine.memory_mode],
+                    !strcmp(device, "auto") ? "cpu" : device,
+                    o->engine.threads ? o->engine.threads : em_cpu_count(), dtype[o->engine.dtype]);
+}
+
+em_status em_command_engine(em_engine **out, const em_options *o, em_terminal *t, em_err *err)
+{
+    em_engine_params p = o->engine;
+    p.log = em_terminal_log(t);
+    say_mode(o, t);
+    em_status st = em_engine_open(out, &p, err);
+    if (!st) em_interrupt_watch(*out);
+    return st;
+}

@@ -1,0 +1,36 @@
+/* The subcommands, and what they share. Each gets its options parsed, prints its result on stdout,
+ * everything else through the terminal, and answers the exit status. */
+#ifndef EM_CLI_COMMAND_H
+#define EM_CLI_COMMAND_H
+
+#include "base/status.h"
+#include "cli/options.h"
+#include "cli/terminal.h"
+
+typedef enum em_exit {
+    EM_EXIT_OK,
+    EM_EXIT_SOME_FAILED,
+    EM_EXIT_USAGE,   /* flags or job list */
+    EM_EXIT_NOTHING, /* nothing could run: checkpoint, output folder, no usable job */
+    EM_EXIT_DISK_FULL,
+    EM_EXIT_INTERRUPTED = 130,
+} em_exit;
+
+em_exit em_command_batch(em_options *o, em_terminal *t);
+em_exit em_command_run(em_options *o, em_terminal *t);
+em_exit em_command_plan(em_options *o, em_terminal *t);
+em_exit em_command_inspect(em_options *o, em_terminal *t);
+em_exit em_command_synth(em_options *o, em_terminal *t);
+
+/* Says why, and answers the exit status: `fallback`, or what a full disk or an interrupt have of
+ * their own. */
+em_exit em_command_fail(em_terminal *t, const em_err *err, em_exit fallback);
+/* Flags without which the subcommand means nothing, `names` ending in NULL, `values` alike. */
+em_status em_command_need(const char *const *names, const char *const *values, const em_terminal *t,
+                          em_err *err);
+
+/* The settings that the model recommends, then the engine; says first what will run where. */
+em_status em_command_settings(em_options *o, em_terminal *t, em_err *err);
+em_status em_command_engine(em_engine **out, const em_options *o, em_terminal *t, em_err *err);
+
+#endif
