@@ -151,16 +151,17 @@ static void compare(void **state, const em_ops *ops, const bounds *b)
 static void equals_the_reference(void **state)
 {
     compare(state, em_ops_ref(), &bound[0]);
+    compare(state, em_ops_cpu(), &bound[0]);
 }
 
 static void is_as_good_in_bfloat16(void **state)
 {
-    compare(state, em_ops_ref(), &bound[1]);
+    compare(state, em_ops_cpu(), &bound[1]);
 }
 
 static void is_as_good_in_float16(void **state)
 {
-    compare(state, em_ops_ref(), &bound[2]);
+    compare(state, em_ops_cpu(), &bound[2]);
 }
 
 /* ---- the stream ------------------------------------------------------------------------------ */
