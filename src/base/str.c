@@ -2,6 +2,7 @@
 
 #include "base/alloc.h"
 
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -15,8 +16,8 @@ static bool reserve(em_str *s, size_t extra)
     }
     if (need <= s->cap) return true;
     size_t cap = s->cap ? s->cap : 64;
-    while (cap < need) cap *= 2;
-    char *p = em_realloc_array(s->data, cap, 1);
+    while (cap < need && em_size_mul(&cap, cap, 2)) continue;
+    char *p = cap < need ? NULL : em_realloc_array(s->data, cap, 1);
     if (!p) {
         s->failed = true;
         return false;
@@ -92,7 +93,7 @@ const char *em_format_bytes(char out[16], unsigned long long bytes)
     static const char *const unit[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
     double v = (double)bytes;
     int u = 0;
-    while (v >= 1024 && u < 6) {
+    while (v >= (u ? 1023.95 : 1024) && u < 6) { /* what would be printed as 1024.0 */
         v /= 1024;
         u++;
     }
@@ -102,14 +103,15 @@ const char *em_format_bytes(char out[16], unsigned long long bytes)
 
 const char *em_format_seconds(char out[24], double seconds)
 {
-    if (seconds < 60) {
+    if (!(seconds < 3.6e12)) seconds = 3.6e12; /* and NaN: the casts below must fit */
+    if (seconds < 59.95) {
         snprintf(out, 24, "%.1f s", seconds);
     } else if (seconds < 3600) {
-        snprintf(out, 24, "%d min %02d s", (int)(seconds / 60), (int)seconds % 60);
+        int whole = seconds < 60 ? 60 : (int)seconds;
+        snprintf(out, 24, "%d min %02d s", whole / 60, whole % 60);
     } else {
-        double h = seconds / 3600;
-        snprintf(out, 24, "%.0f h %02d min", h < 1e9 ? (double)(long)h : 1e9,
-                 (int)(seconds / 60) % 60);
+        double hours = floor(seconds / 3600);
+        snprintf(out, 24, "%.0f h %02d min", hours, (int)((seconds - hours * 3600) / 60));
     }
     return out;
 }

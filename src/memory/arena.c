@@ -1,5 +1,7 @@
 #include "memory/arena.h"
 
+#include "base/alloc.h"
+
 #include <assert.h>
 #include <stdint.h>
 #include <string.h>
@@ -12,6 +14,10 @@ static void poison(em_arena *a, size_t begin, size_t end)
 em_status em_arena_open(em_arena *a, em_device *device, size_t size_bytes, bool poisoned,
                         em_err *err)
 {
+    size_t padded;
+    if (!em_size_add(&padded, size_bytes, EM_ARENA_ALIGN - 1))
+        return em_fail(err, EM_NOMEM, "no room for %zu bytes of scratch", size_bytes);
+    size_bytes = padded & ~(size_t)(EM_ARENA_ALIGN - 1);
     em_arena fresh = {.device = device, .size_bytes = size_bytes, .poisoned = poisoned};
     void *base = NULL;
     em_status st = device->alloc(device, &base, size_bytes, err);
@@ -25,7 +31,8 @@ em_status em_arena_open(em_arena *a, em_device *device, size_t size_bytes, bool 
 void em_arena_open_virtual(em_arena *a)
 {
     /* Addresses start above zero, so that a tensor's data is never NULL by chance. */
-    *a = (em_arena){.base = (unsigned char *)(uintptr_t)EM_ARENA_ALIGN, .size_bytes = SIZE_MAX / 4};
+    *a = (em_arena){.base = (unsigned char *)(uintptr_t)EM_ARENA_ALIGN,
+                    .size_bytes = SIZE_MAX / 4 & ~(size_t)(EM_ARENA_ALIGN - 1)};
 }
 
 void em_arena_close(em_arena *a)

@@ -19,22 +19,29 @@ void em_group_close(em_group *g)
     *g = (em_group){0};
 }
 
+static em_group_use *use_of(const em_residency *r, em_group *g)
+{
+    return r->counts_only ? &g->planned : &g->real;
+}
+
 void em_residency_pin(em_residency *r, em_group *g)
 {
-    if (g->state == EM_GROUP_COLD || g->home != r) {
-        g->home = r;
+    em_group_use *u = use_of(r, g);
+    if (u->state == EM_GROUP_COLD || u->serial != r->serial) {
+        *u = (em_group_use){.serial = r->serial};
         r->resident_bytes += g->size_bytes;
         if (r->resident_bytes > r->peak_bytes) r->peak_bytes = r->resident_bytes;
     }
-    g->state = EM_GROUP_PINNED;
-    g->pins++;
+    u->state = EM_GROUP_PINNED;
+    u->pins++;
 }
 
 void em_residency_unpin(em_residency *r, em_group *g)
 {
-    assert(g->state == EM_GROUP_PINNED && g->pins > 0);
-    if (--g->pins) return;
-    g->state = r->drop_unpinned ? EM_GROUP_COLD : EM_GROUP_WARM;
+    em_group_use *u = use_of(r, g);
+    assert(u->state == EM_GROUP_PINNED && u->pins > 0);
+    if (--u->pins) return;
+    u->state = r->drop_unpinned ? EM_GROUP_COLD : EM_GROUP_WARM;
     if (!r->drop_unpinned) return;
     r->resident_bytes -= g->size_bytes;
     if (r->counts_only) return;

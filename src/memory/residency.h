@@ -25,20 +25,26 @@
 
 typedef enum em_group_state { EM_GROUP_COLD, EM_GROUP_WARM, EM_GROUP_PINNED } em_group_state;
 
+/* What one residency knows of a group. */
+typedef struct em_group_use {
+    em_group_state state;
+    int pins;
+    unsigned serial; /* of the residency that counts it; COLD to every other */
+} em_group_use;
+
 /* Opened by the binder with the model, closed with it. */
 typedef struct em_group {
     em_tensor **tensor; /* owned array of borrowed pointers into the model's weight structs */
     size_t count, cap;
-    size_t size_bytes; /* of all tensors, in the file's types */
-    int pins;
-    em_group_state state;
-    const struct em_residency *home; /* who counts it; a group that another counts is COLD to us */
+    size_t size_bytes;          /* of all tensors, in the file's types */
+    em_group_use real, planned; /* a plan must not disturb what it forecasts */
 } em_group;
 
 /* One per engine or per plan. Counts the bytes of WARM and PINNED groups. */
 typedef struct em_residency {
     bool drop_unpinned; /* the policy: give a group's pages back as soon as nobody uses it */
     bool counts_only;   /* a plan: nothing is touched */
+    unsigned serial;    /* tells plans of the same models apart that keep what they used */
     size_t resident_bytes, peak_bytes;
 } em_residency;
 

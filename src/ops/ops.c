@@ -55,7 +55,7 @@ em_tensor em_linear(em_run *r, em_tensor x, em_tensor w, em_tensor b, em_act act
         return misfit(r, "linear", x, w);
     em_tensor y = with_cols(r, x, w.dim[0]);
     em_mark m = em_run_mark(r);
-    em_tensor ws = workspace(r, r->ops->linear_workspace(r, y, x, w));
+    em_tensor ws = workspace(r, em_run_stopped(r) ? 0 : r->ops->linear_workspace(r, y, x, w));
     if (em_run_stopped(r)) return EMPTY;
     r->flops += 2.0 * (double)em_tensor_count(y) * (double)em_cols(w);
     em_status st = r->ops->linear(r, y, x, w, b, act, ws.data);
@@ -85,7 +85,7 @@ em_tensor em_attention(em_run *r, em_tensor q, em_tensor k, em_tensor v, const e
     if (!attention_fits(qb, kb, vb, a)) return misfit(r, "attention", q, k);
     em_tensor y = like(r, q, q.dtype);
     em_mark m = em_run_mark(r);
-    em_tensor ws = workspace(r, r->ops->attention_workspace(r, qb, kb, a));
+    em_tensor ws = workspace(r, em_run_stopped(r) ? 0 : r->ops->attention_workspace(r, qb, kb, a));
     if (em_run_stopped(r)) return EMPTY;
     r->flops += 4.0 * (double)em_tensor_count(q) * (double)kb.dim[1];
     em_status st = r->ops->attention(r, as_batch(y), qb, kb, vb, a, ws.data);
@@ -262,8 +262,11 @@ void em_rope(em_run *r, em_tensor x, em_tensor table, int heads)
 em_tensor em_lincomb(em_run *r, int n, const em_tensor *x, const float *c)
 {
     if (em_run_stopped(r)) return EMPTY;
+    if (n < 1 || n > EM_LINCOMB_MAX)
+        return em_run_fail(r, EM_INVAL, "linear combination: %d terms, 1 to %d are possible", n,
+                           EM_LINCOMB_MAX);
     for (int i = 0; i < n; i++)
-        if (n > EM_LINCOMB_MAX || x[i].dtype != EM_F32 || !em_same_shape(x[0], x[i]))
+        if (x[i].dtype != EM_F32 || !em_same_shape(x[0], x[i]))
             return misfit(r, "linear combination", x[0], x[i]);
     em_tensor y = like(r, x[0], EM_F32);
     if (em_run_stopped(r)) return EMPTY;

@@ -41,6 +41,7 @@ struct em_engine {
     const em_ops *ops;
     em_dtype dtype;
     em_residency residency;
+    unsigned plans; /* made so far */
     atomic_bool cancel;
 };
 

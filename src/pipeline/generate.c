@@ -27,6 +27,7 @@ static em_status forecast(em_job *j, em_err *err)
     em_ops plan;
     em_residency weights = j->engine->residency;
     weights.counts_only = true;
+    weights.serial = ++j->engine->plans;
     weights.resident_bytes = weights.peak_bytes = 0;
     em_ops_plan(&plan, j->engine->ops);
     j->run = em_engine_run(j->engine);

@@ -33,7 +33,7 @@ em_synthetic_sizes em_synthetic_sizes_tiny(void)
                             .patch_h = 2,
                             .patch_w = 2,
                             .clip_dim = 80,
-                            .audio_dim = 4 * 64,
+                            .audio_dim = 256, /* 4 layers of 64 */
                             .audio_intermediate = 48,
                             .audio_tokens = 8,
                             .eps = 1e-6};
@@ -110,6 +110,10 @@ static em_status read_clip(em_clip_vit_config *c, const json_t *config, const ch
     };
     em_status st = read_section(config, "clip", n, EM_COUNT(n), source, err);
     if (st) return st;
+    if (image < c->patch)
+        return em_fail(err, EM_FORMAT,
+                       "%s: section 'clip': image_size %lld is less than patch_size %lld", source,
+                       (long long)image, (long long)c->patch);
     c->ffn = ratio * c->dim;
     c->grid = image / c->patch;
     return EM_OK;
@@ -164,8 +168,10 @@ em_status em_synthetic_sizes_read(em_synthetic_sizes *out, const json_t *doc, co
                                   em_err *err)
 {
     em_synthetic_sizes s = em_synthetic_sizes_full();
-    const json_t *config = json_object_get(doc, "config");
-    if (!config) config = doc;
+    const json_t *config = em_json_has(doc, "config") ? json_object_get(doc, "config") : doc;
+    if (!json_is_object(config))
+        return em_fail(err, EM_FORMAT, "%s: sizes must be an object, they are %s", source,
+                       em_json_kind(config));
     const number vae[] = {{"dim", &s.vae.dim}};
     const number t5[] = {
         {"vocab", &s.t5.vocab},         {"dim", &s.t5.dim},         {"dim_attn", &s.t5.dim_attn},

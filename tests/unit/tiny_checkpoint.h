@@ -8,6 +8,7 @@
 #define EM_TEST_TINY_CHECKPOINT_H
 
 #include "base/alloc.h"
+#include "base/hash.h"
 #include "io/ckpt.h"
 #include "models/inventory.h"
 #include "ops/table.h"
@@ -52,23 +53,33 @@ static inline em_ckpt *tiny_walk_end(em_binder **walk, em_inventory *list, const
 
 typedef void tiny_forward(em_run *r, void *arg);
 
+static uint64_t tiny_bits; /* of the results that a forward has shown to tiny_see */
+
+static inline void tiny_see(em_tensor t)
+{
+    tiny_bits = em_fnv1a64(tiny_bits, t.data, em_tensor_bytes(t));
+}
+
 /* Runs `forward` on a plan and then for real, in a poisoned arena that is twice as large as the
  * plan says. Scratch and weights must peak where the plan said, nothing may be allocated
  * meanwhile, and everything that was pinned must be unpinned. `forward` compares its results
- * unless r->plans. */
-static inline void tiny_run(const em_ops *ops, em_dtype dtype, tiny_forward *forward, void *arg)
+ * unless r->plans. Returns tiny_bits. */
+static inline uint64_t tiny_run_on(const em_ops *ops, em_pool *pool, em_dtype dtype,
+                                   tiny_forward *forward, void *arg)
 {
     em_err err = {0};
     em_ops planner;
     em_ops_plan(&planner, ops);
     em_residency forecast = {.drop_unpinned = true, .counts_only = true};
     em_run plan = {.ops = &planner, .residency = &forecast, .dtype = dtype, .plans = true};
+    plan.pool = pool;
     em_arena_open_virtual(&plan.arena);
     forward(&plan, arg);
     assert_ok(plan.err.code, plan.err);
 
     em_residency real = {.drop_unpinned = true};
-    em_run run = {.ops = ops, .residency = &real, .dtype = dtype};
+    em_run run = {.ops = ops, .residency = &real, .pool = pool, .dtype = dtype};
+    tiny_bits = EM_FNV1A64_INIT;
     size_t room = 2 * plan.arena.peak_bytes;
     assert_ok(em_arena_open(&run.arena, ops->device, room, true, &err), err);
     uint64_t calls = em_alloc_calls();
@@ -80,6 +91,33 @@ static inline void tiny_run(const em_ops *ops, em_dtype dtype, tiny_forward *for
     assert_int_equal(real.resident_bytes, 0);
     assert_int_equal(run.dtype, dtype);
     em_arena_close(&run.arena);
+    return tiny_bits;
+}
+
+static inline void tiny_run(const em_ops *ops, em_dtype dtype, tiny_forward *forward, void *arg)
+{
+    tiny_run_on(ops, NULL, dtype, forward, arg);
+}
+
+/* On the fast table: by one thread, and by two, which must give the same bits. */
+static inline void tiny_run_cpu(em_dtype dtype, tiny_forward *forward, void *arg)
+{
+    em_err err = {0};
+    em_pool *pool = NULL;
+    const em_ops *ops = em_ops_cpu();
+    assert_ok(em_pool_create(&pool, 2, ops->thread_start, &err), err);
+    uint64_t alone = tiny_run_on(ops, NULL, dtype, forward, arg),
+             shared = tiny_run_on(ops, pool, dtype, forward, arg);
+    em_pool_destroy(&pool);
+    assert_true(alone != EM_FNV1A64_INIT); /* there was something to compare */
+    assert_true(alone == shared);
+}
+
+/* The same model code on every table. */
+static inline void tiny_run_everywhere(em_dtype dtype, tiny_forward *forward, void *arg)
+{
+    tiny_run(em_ops_ref(), dtype, forward, arg);
+    tiny_run_cpu(dtype, forward, arg);
 }
 
 /* got (F32) against the golden tensor `name`, by relative L2 distance. */
@@ -90,6 +128,7 @@ static inline void tiny_expect(em_tensor got, const em_safetensors *goldens, con
     assert_non_null(want);
     assert_int_equal(got.dtype, EM_F32);
     assert_int_equal(em_tensor_bytes(got), want->size_bytes);
+    tiny_see(got);
     double d = golden_distance(got.data, want->data, (size_t)em_tensor_count(got));
     print_message("    %-10s %.2e of %.2e\n", name, d, bound);
     if (!(d <= bound)) fail_msg("'%s' is %.3e from the golden, bound %.3e", name, d, bound);

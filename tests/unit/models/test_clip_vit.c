@@ -88,16 +88,16 @@ static void compare_with_goldens(em_run *r, void *arg)
     tiny_expect(y, f->goldens, "out", f->bound);
 }
 
-static void compare(void **state, const em_ops *ops, em_dtype dtype, double bound)
+static void compare(void **state, em_dtype dtype, double bound)
 {
     fixture *f = *state;
     f->bound = bound;
-    tiny_run(ops, dtype, compare_with_goldens, f);
+    tiny_run_everywhere(dtype, compare_with_goldens, f);
 }
 
 static void equals_the_reference(void **state)
 {
-    compare(state, em_ops_ref(), EM_F32, 2e-5);
+    compare(state, EM_F32, 2e-5);
 }
 
 /* No farther than the reference's own bfloat16 run (tiny/report.json). */
@@ -105,12 +105,12 @@ static const double reference_bf16 = 0.009267035445413092;
 
 static void is_as_good_in_bfloat16(void **state)
 {
-    compare(state, em_ops_ref(), EM_BF16, reference_bf16);
+    compare(state, EM_BF16, reference_bf16);
 }
 
 static void is_as_good_in_float16(void **state)
 {
-    compare(state, em_ops_ref(), EM_F16, reference_bf16);
+    compare(state, EM_F16, reference_bf16);
 }
 
 static void refuses_what_is_no_picture(void **state)

@@ -64,20 +64,20 @@ static void compare_with_golden(em_run *r, void *arg)
 }
 
 /* Both goldens: a sentence of 11 tokens, and 200 tokens, which visit every distance bucket. */
-static void compare(void **state, const em_ops *ops, em_dtype dtype, double bound)
+static void compare(void **state, em_dtype dtype, double bound)
 {
     fixture *f = *state;
     const char *files[] = {"tiny/t5.safetensors", "tiny/t5_long.safetensors"};
     for (int i = 0; i < 2; i++) {
         comparison c = {.model = f->model, .goldens = golden_tensors(files[i]), .bound = bound};
-        tiny_run(ops, dtype, compare_with_golden, &c);
+        tiny_run_everywhere(dtype, compare_with_golden, &c);
         em_safetensors_close(&c.goldens);
     }
 }
 
 static void equals_the_reference(void **state)
 {
-    compare(state, em_ops_ref(), EM_F32, 2e-5);
+    compare(state, EM_F32, 2e-5);
 }
 
 /* No farther than the reference's own bfloat16 run (tiny/report.json). */
@@ -85,7 +85,7 @@ static const double reference_bf16 = 0.012324463452690422;
 
 static void is_as_good_in_bfloat16(void **state)
 {
-    compare(state, em_ops_ref(), EM_BF16, reference_bf16);
+    compare(state, EM_BF16, reference_bf16);
 }
 
 typedef struct copy_out {

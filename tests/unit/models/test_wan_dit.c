@@ -28,7 +28,6 @@ typedef struct fixture {
     em_dit *dit;
     em_ckpt *golden;
     float *rope; /* host room */
-    const em_ops *ops;
     em_dtype dtype;
 } fixture;
 
@@ -79,6 +78,7 @@ static void expect(em_run *r, const fixture *f, em_tensor got, const char *name,
     assert_int_equal(em_tensor_count(got), golden_count(want));
     em_mark m = em_run_mark(r);
     em_tensor x = em_cast(r, got, EM_F32);
+    tiny_see(x);
     double d = golden_distance(x.data, want->data, golden_count(want));
     print_message("    %-16s %.2e of %.2e\n", name, d, bound);
     if (!(d <= bound)) fail_msg("'%s' is %.3e from the golden, bound %.3e", name, d, bound);
@@ -139,17 +139,15 @@ static void whole_forward(em_run *r, void *arg)
 static void equals_the_reference(void **state)
 {
     fixture *f = *state;
-    f->ops = em_ops_ref();
     f->dtype = EM_F32;
-    tiny_run(f->ops, f->dtype, whole_forward, f);
+    tiny_run_everywhere(f->dtype, whole_forward, f);
 }
 
 static void bfloat16_is_no_farther_than_the_references(void **state)
 {
     fixture *f = *state;
-    f->ops = em_ops_ref();
     f->dtype = EM_BF16;
-    tiny_run(f->ops, f->dtype, whole_forward, f);
+    tiny_run_everywhere(f->dtype, whole_forward, f);
 }
 
 /* Angles of the tables, position by position along each axis; float32 cos and sin keep 1e-6 of

@@ -109,13 +109,13 @@ static void compare_with_goldens(em_run *r, void *arg)
 
 static void equals_the_reference(void **state)
 {
-    tiny_run(em_ops_ref(), EM_F32, compare_with_goldens, *state);
+    tiny_run_everywhere(EM_F32, compare_with_goldens, *state);
 }
 
 /* The encoder works in float32 whatever the run's type is. */
 static void stays_in_float32(void **state)
 {
-    tiny_run(em_ops_ref(), EM_BF16, compare_with_goldens, *state);
+    tiny_run_everywhere(EM_BF16, compare_with_goldens, *state);
 }
 
 static void refuses_too_little_audio(void **state)

@@ -1,3 +1,4 @@
+em_test(models bind unit fault)
 em_test(models clip_vit unit golden fault)
 em_test(models inventory unit golden fault)
 em_test(models sizes unit)

@@ -1,5 +1,5 @@
-/* The whole method on the small trained model: same frames whatever the threads and the memory mode, a
- * plan that is the measurement, nothing allocated on the way, clean ends. */
+/* The whole method on the small trained model: same frames whatever the threads and the memory
+ * mode, a plan that is the measurement, nothing allocated on the way, clean ends. */
 #include "base/alloc.h"
 #include "base/hash.h"
 #include "echomimic.h"
@@ -205,7 +205,8 @@ static void bad_input_is_told(void **state)
     em_engine_close(&e);
 }
 
-/* Every host allocation of a request may fail: a sentence, no leak, and the next request succeeds. */
+/* Every host allocation of a request may fail: a sentence, no leak, and the next request
+ * succeeds. */
 static void survives_any_failed_allocation(void **state)
 {
     (void)state;
@@ -232,9 +233,12 @@ static void survives_any_failed_allocation(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_same_frames_everywhere), cmocka_unit_test(the_plan_is_the_measurement),
-        cmocka_unit_test(what_changes_the_frames),    cmocka_unit_test(ends_cleanly),
-        cmocka_unit_test(bad_input_is_told),          cmocka_unit_test(survives_any_failed_allocation),
+        cmocka_unit_test(the_same_frames_everywhere),
+        cmocka_unit_test(the_plan_is_the_measurement),
+        cmocka_unit_test(what_changes_the_frames),
+        cmocka_unit_test(ends_cleanly),
+        cmocka_unit_test(bad_input_is_told),
+        cmocka_unit_test(survives_any_failed_allocation),
     };
     return cmocka_run_group_tests(tests, make_inputs, NULL);
 }

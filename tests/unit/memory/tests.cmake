@@ -1,0 +1,3 @@
+em_test(memory arena unit)
+em_test(memory residency unit fault)
+em_test(memory tensor unit)
