@@ -73,6 +73,13 @@ static em_status walk_transformer(em_binder *b, const em_ckpt *c, em_err *err)
     em_sizes s = {.ckpt = c, .model = "transformer"};
     em_dit_config cfg = {.heads = 1, .layers = em_sizes_blocks(&s, "blocks.")};
     em_status st = em_sizes_finish(&s, err);
+    if (!em_ckpt_find(c, "audio_injection.proj1.weight")) {
+        /* A base model: what listens is missing, and is listed at the released sizes. */
+        const em_dit_config whole = em_dit_config_default();
+        cfg.audio_dim = whole.audio_dim;
+        cfg.audio_intermediate = whole.audio_intermediate;
+        cfg.audio_tokens = whole.audio_tokens;
+    }
     if (!st) st = em_dit_config_read(&cfg, c, err);
     if (!st) em_dit_visit(b, &cfg);
     return st;
