@@ -169,19 +169,17 @@ static em_status make_temp(em_batch *b, em_err *err)
 
 /* *local becomes the path of what `from` addresses; of a file it stays NULL. */
 static em_status fetch_one(em_batch *b, char **local, const char *from, size_t index,
-                           const char *what, uint64_t max_bytes, em_err *err)
+                           const char *what, size_t max_bytes, em_err *err)
 {
     char name[48];
     if (!em_is_address(from)) return EM_OK;
     snprintf(name, sizeof name, "%zu.%s", index, what);
     *local = em_path_join(b->temp, name);
     if (!*local) return no_memory(err);
-    const em_fetch f = {.url = from,
-                        .path = *local,
-                        .max_bytes = max_bytes,
-                        .allow_private = b->options.allow_private,
-                        .stop = b->options.stop};
-    return em_fetch_file(&f, err);
+    const em_fetch_limits limits = {.max_bytes = max_bytes,
+                                    .allow_private = b->options.allow_private,
+                                    .cancel = b->options.stop};
+    return em_fetch(from, *local, &limits, err);
 }
 
 static void end_item(em_batch *b, em_batch_item *it, em_status st)

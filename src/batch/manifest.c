@@ -127,6 +127,19 @@ static const char *get_text(reader *r, const json_t *item, const char *key, bool
     return text;
 }
 
+/* The path that is meant: beside the list if it is only there. */
+static char *locate(reader *r, const char *text)
+{
+    const char *base = em_path_base(r->path);
+    if (em_is_address(text) || em_path_is_file(text) || base == r->path) return copy(r, text);
+    char *folder = em_strndup(r->path, (size_t)(base - r->path));
+    char *beside = folder ? em_path_join(folder, text) : NULL;
+    em_free(folder);
+    if (beside && em_path_is_file(beside)) return beside;
+    em_free(beside);
+    return copy(r, text);
+}
+
 static char *read_media(reader *r, const json_t *item, const char *key)
 {
     const char *text = get_text(r, item, key, true);
@@ -138,7 +151,7 @@ static char *read_media(reader *r, const json_t *item, const char *key)
         em_address_shown(shown, sizeof shown, text);
         wrong(r, EM_INVAL, "'%s' is '%s': only https addresses and files can be had", key, shown);
     } else {
-        return copy(r, text);
+        return locate(r, text);
     }
     return NULL;
 }

@@ -13,12 +13,14 @@
 #define EM_OUTPUT_NAME_BYTES 200 /* at most, without what is appended */
 
 typedef struct em_batch_job {
-    size_t index;        /* 1-based position in the list */
-    int line;            /* where the item begins; 0: there is no list */
-    char *image, *audio; /* path or https address; owned, like the next three */
-    char *name;          /* output_name */
-    char *output;        /* path of the video; NULL: SAVE_PATH/NAME_output.mp4 */
-    char *prompt;        /* the job's own, or NULL */
+    size_t index; /* 1-based position in the list */
+    int line;     /* where the item begins; 0: there is no list */
+    /* Path or https address; a relative path counts from where the program was started, or, if
+     * nothing is there, from the list's own folder. Owned, like the next three. */
+    char *image, *audio;
+    char *name;       /* output_name */
+    char *output;     /* path of the video; NULL: SAVE_PATH/NAME_output.mp4 */
+    char *prompt;     /* the job's own, or NULL */
     em_params params; /* the batch's with the job's own laid over; prompt as above, or borrowed */
     em_err problem;   /* why it cannot run; code EM_OK: it can */
 } em_batch_job;

@@ -132,11 +132,10 @@ static em_exit run_all(const em_manifest *list, const em_options *o, em_terminal
 /* ---- the two commands ------------------------------------------------------------------------ */
 
 /* Every flag that is missing, at once, and what the model recommends. */
-static em_exit prepare(em_options *o, em_terminal *t, const char *const *names,
-                       const char *const *values)
+static em_exit prepare(em_options *o, em_terminal *t, const char *const *flags)
 {
     em_err err = {0};
-    if (em_command_need(names, values, t, &err)) return em_command_fail(t, &err, EM_EXIT_USAGE);
+    if (em_command_need(o, flags, t, &err)) return em_command_fail(t, &err, EM_EXIT_USAGE);
     em_status st = em_command_settings(o, t, &err);
     return st ? em_command_fail(t, &err, st == EM_INVAL ? EM_EXIT_USAGE : EM_EXIT_NOTHING)
               : EM_EXIT_OK;
@@ -144,11 +143,10 @@ static em_exit prepare(em_options *o, em_terminal *t, const char *const *names,
 
 em_exit em_command_batch(em_options *o, em_terminal *t)
 {
-    static const char *const names[] = {"json_path", "model_name", "wav2vec_model_dir", NULL};
-    const char *const values[] = {o->json_path, o->engine.model_name, o->engine.wav2vec_model_dir};
+    static const char *const flags[] = {"json_path", "model_name", "wav2vec_model_dir", NULL};
     em_manifest list = {0};
     em_err err = {0};
-    em_exit rc = prepare(o, t, names, values);
+    em_exit rc = prepare(o, t, flags);
     const em_manifest_options options = {.params = &o->params,
                                          .skip_invalid = o->skip_invalid,
                                          .log = em_terminal_log(t)};
@@ -169,13 +167,11 @@ em_exit em_command_batch(em_options *o, em_terminal *t)
 
 em_exit em_command_run(em_options *o, em_terminal *t)
 {
-    static const char *const names[] = {"image_path", "audio_path", "model_name",
+    static const char *const flags[] = {"image_path", "audio_path", "model_name",
                                         "wav2vec_model_dir", NULL};
-    const char *const values[] = {o->image_path, o->audio_path, o->engine.model_name,
-                                  o->engine.wav2vec_model_dir};
     em_manifest list = {0};
     em_err err = {0};
-    em_exit rc = prepare(o, t, names, values);
+    em_exit rc = prepare(o, t, flags);
     if (rc) return rc;
     if (em_manifest_single(&list, o->image_path, o->audio_path, o->output, &o->params, &err))
         return em_command_fail(t, &err, EM_EXIT_NOTHING);

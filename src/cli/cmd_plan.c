@@ -66,13 +66,12 @@ static void print_json(const em_result *r)
 
 em_exit em_command_plan(em_options *o, em_terminal *t)
 {
-    static const char *const names[] = {"model_name", "wav2vec_model_dir", NULL};
-    const char *const values[] = {o->engine.model_name, o->engine.wav2vec_model_dir};
+    static const char *const flags[] = {"model_name", "wav2vec_model_dir", NULL};
     em_err err = {0};
     em_engine *engine = NULL;
     subject s;
     em_result r;
-    if (em_command_need(names, values, t, &err)) return em_command_fail(t, &err, EM_EXIT_USAGE);
+    if (em_command_need(o, flags, t, &err)) return em_command_fail(t, &err, EM_EXIT_USAGE);
     em_status st = em_command_settings(o, t, &err);
     if (!st) st = em_command_engine(&engine, o, t, &err);
     if (!st) st = read_subject(&s, o, &err);

@@ -39,12 +39,11 @@ static void print_use(const char *dir)
 
 em_exit em_command_synth(em_options *o, em_terminal *t)
 {
-    static const char *const names[] = {"out", NULL};
-    const char *const values[] = {o->out};
+    static const char *const flags[] = {"out", NULL};
     em_err err = {0};
     em_synthetic_sizes sizes;
     em_pool *pool = NULL;
-    if (em_command_need(names, values, t, &err) || read_sizes(&sizes, o->size, &err))
+    if (em_command_need(o, flags, t, &err) || read_sizes(&sizes, o->size, &err))
         return em_command_fail(t, &err, EM_EXIT_USAGE);
     em_status st = em_pool_create(&pool, o->engine.threads, NULL, &err);
     const em_synthetic_folder to = {.dir = o->out,

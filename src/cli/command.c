@@ -6,6 +6,7 @@
 #include "io/file.h"
 
 #include <string.h>
+#include <unistd.h>
 
 #define REFERENCE_CONFIG "config/config.yaml" /* where the reference's script looks */
 
@@ -16,13 +17,54 @@ em_exit em_command_fail(em_terminal *t, const em_err *err, em_exit fallback)
     return err->code == EM_CANCELLED ? EM_EXIT_INTERRUPTED : fallback;
 }
 
-em_status em_command_need(const char *const *names, const char *const *values, const em_terminal *t,
-                          em_err *err)
+/* ---- flags that must be there ---------------------------------------------------------------- */
+
+/* DIR/below, if that is a folder. Owned. */
+static char *folder_in(const char *dir, const char *below)
 {
-    const em_log log = em_terminal_log((em_terminal *)(uintptr_t)t);
+    char *path = em_path_join(dir, below);
+    if (path && em_path_is_dir(path)) return path;
+    em_free(path);
+    return NULL;
+}
+
+/* Installed beside the program's own folder, or in the source tree that it was built in. Owned. */
+static char *find_demo_model(void)
+{
+    static const char *const below[] = {"../share/echomimic/demo-model",
+                                        "../../../../share/demo-model"};
+    char program[4096], *found = NULL;
+    ssize_t n = readlink("/proc/self/exe", program, sizeof program - 1);
+    if (n <= 0) return NULL;
+    program[n] = 0;
+    *strrchr(program, '/') = 0;
+    for (size_t i = 0; i < sizeof below / sizeof *below && !found; i++)
+        found = folder_in(program, below[i]);
+    return found;
+}
+
+static em_status use_demo_model(em_options *o, em_err *err)
+{
+    char *model = find_demo_model(), *speech = model ? folder_in(model, "wav2vec2") : NULL;
+    em_status st = EM_OK;
+    if (!speech)
+        st = em_fail(err, EM_IO, "--demo_model: share/echomimic/demo-model is not installed");
+    else if (!em_options_keep(o, &o->engine.model_name, model) ||
+             !em_options_keep(o, &o->engine.wav2vec_model_dir, speech))
+        st = em_fail(err, EM_NOMEM, "no memory for a path");
+    em_free(model);
+    em_free(speech);
+    return st;
+}
+
+em_status em_command_need(em_options *o, const char *const *flags, em_terminal *t, em_err *err)
+{
+    const em_log log = em_terminal_log(t);
     em_problems all = {.log = &log};
-    for (size_t i = 0; names[i]; i++)
-        if (!values[i] || !*values[i]) em_problems_add(&all, EM_INVAL, "--%s is needed", names[i]);
+    em_err e = {0};
+    if (o->demo_model && use_demo_model(o, &e)) em_problems_take(&all, &e);
+    for (; *flags; flags++)
+        if (!em_options_text(o, *flags)) em_problems_add(&all, EM_INVAL, "--%s is needed", *flags);
     return em_problems_end(&all, "the command line", err);
 }
 

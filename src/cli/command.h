@@ -25,9 +25,9 @@ em_exit em_command_synth(em_options *o, em_terminal *t);
 /* Says why, and answers the exit status: `fallback`, or what a full disk or an interrupt have of
  * their own. */
 em_exit em_command_fail(em_terminal *t, const em_err *err, em_exit fallback);
-/* Flags without which the subcommand means nothing, `names` ending in NULL, `values` alike. */
-em_status em_command_need(const char *const *names, const char *const *values, const em_terminal *t,
-                          em_err *err);
+/* Texts without which the subcommand means nothing: every flag of the list (it ends in NULL) that
+ * is missing is a problem. --demo_model puts its own folders in. */
+em_status em_command_need(em_options *o, const char *const *flags, em_terminal *t, em_err *err);
 
 /* The settings that the model recommends, then the engine; says first what will run where. */
 em_status em_command_settings(em_options *o, em_terminal *t, em_err *err);

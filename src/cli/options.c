@@ -61,7 +61,8 @@ typedef struct option {
     const char *argument; /* its name in --help */
     const char *help;
     const choice *choices;
-    double least, most; /* equal: em_params_range knows, if there is one */
+    double least, most;   /* equal: em_params_range knows, if there is one */
+    const char *fallback; /* the default in --help, where em_options_open's value does not say it */
     effect effect;
 } option;
 
@@ -78,83 +79,90 @@ typedef struct option {
 
 /* In the order of --help. */
 static const option table[] = {
-    OPT("json_path", TEXT, json_path, EM_COMMAND_BATCH, "FILE", "the job list (required)"),
+    OPT("json_path", TEXT, json_path, EM_COMMAND_BATCH, "FILE", "the job list",
+        .fallback = "required"),
     OPT("image_path", TEXT, image_path, ONE, "FILE", "the portrait: JPEG, PNG or WebP"),
     OPT("image", TEXT, image_path, ONE, "FILE", "the same", .effect = HIDDEN),
     OPT("audio_path", TEXT, audio_path, ONE, "FILE", "the voice: WAV, MP3, FLAC, Ogg, M4A"),
     OPT("audio", TEXT, audio_path, ONE, "FILE", "the same", .effect = HIDDEN),
-    OPT("output", TEXT, output, EM_COMMAND_RUN, "FILE",
-        "the video; otherwise SAVE_PATH/PICTURE_output.mp4"),
-    OPT("save_path", TEXT, save_path, MAKE, "DIR", "folder of the videos (outputs)"),
+    OPT("output", TEXT, output, EM_COMMAND_RUN, "FILE", "the video",
+        .fallback = "SAVE_PATH/PICTURE_output.mp4"),
+    OPT("save_path", TEXT, save_path, MAKE, "DIR", "folder of the videos"),
 
+    OPT("demo_model", SWITCH, demo_model, JOB, NULL,
+        "use the small trained model that comes with the program"),
     OPT("model_name", TEXT, engine.model_name, JOB, "DIR",
-        "base model: VAE, UMT5, CLIP, tokenizer, config.json (required)"),
+        "base model: VAE, UMT5, CLIP, tokenizer, config.json", .fallback = "required"),
     OPT("transformer_path", TEXT, engine.transformer_path, JOB, "FILE",
-        "Flash transformer, laid over the base model's"),
-    OPT("wav2vec_model_dir", TEXT, engine.wav2vec_model_dir, JOB, "DIR",
-        "audio encoder (required)"),
-    OPT("config_path", TEXT, engine.config_path, JOB, "FILE",
-        "config.yaml of the checkpoint (config/config.yaml, else a built-in copy)"),
+        "Flash transformer, laid over the base model's", .fallback = "none"),
+    OPT("wav2vec_model_dir", TEXT, engine.wav2vec_model_dir, JOB, "DIR", "audio encoder",
+        .fallback = "required"),
+    OPT("config_path", TEXT, engine.config_path, JOB, "FILE", "config.yaml of the checkpoint",
+        .fallback = "the model's own, config/config.yaml, or a built-in copy"),
     OPT("vae_path", TEXT, engine.vae_path, JOB, "FILE", "instead of the configured VAE"),
     OPT("ckpt_idx", INT, engine.ckpt_idx, JOB, "N",
-        "which checkpoint of a --transformer_path folder (50000)", .most = 1e9),
+        "which checkpoint of a --transformer_path folder", .most = 1e9, .fallback = "50000"),
 
     OPT("prompt", TEXT, params.prompt, JOB, "TEXT", "what the speaker does"),
     OPT("negative_prompt", TEXT, unused, JOB, "TEXT", "without effect in this model",
         .effect = INERT),
     OPT("sampler_name", CHOICE, params.sampler, JOB, "NAME", "solver", .choices = samplers),
-    OPT("num_inference_steps", INT, params.num_inference_steps, JOB, "N", "steps (8)"),
+    OPT("num_inference_steps", INT, params.num_inference_steps, JOB, "N", "steps"),
     OPT("guidance_scale", REAL, params.guidance_scale, JOB, "X",
-        "above 1: two branches, with and without the voice (6)"),
+        "above 1: two branches, with and without the voice"),
     OPT("audio_guidance_scale", REAL, params.audio_guidance_scale, JOB, "X",
-        "how much the voice leads (6)"),
+        "how much the voice leads"),
     OPT("cfg_skip_ratio", REAL, params.cfg_skip_ratio, JOB, "X",
-        "last part of the steps that runs one branch (0)"),
-    OPT("shift", REAL, params.shift, JOB, "X", "of the noise schedule (5)"),
-    OPT("seed", INT64, params.seed, JOB, "N", "of every job without its own (43)"),
+        "last part of the steps that runs one branch"),
+    OPT("shift", REAL, params.shift, JOB, "X", "of the noise schedule", .fallback = "5"),
+    OPT("seed", INT64, params.seed, JOB, "N", "of every job without its own"),
     OPT("rng", CHOICE, params.rng, JOB, "NAME", "whose noise a seed means", .choices = rngs),
-    OPT("video_length", INT, params.video_length, JOB, "N", "frames at most (300)"),
-    OPT("sample_size", SIZE, params.sample_size, JOB, "H W", "bound on the area (512 512)"),
-    OPT("fps", INT, params.fps, JOB, "N", "frames a second (25)"),
-    OPT("enable_teacache", SWITCH, teacache, JOB, NULL, "skip forwards that change little (on)"),
+    OPT("rng_sm_count", INT, params.rng_sm_count, JOB, "N", "multiprocessors of that GPU"),
+    OPT("rng_threads_per_sm", INT, params.rng_threads_per_sm, JOB, "N", "and threads on each"),
+    OPT("video_length", INT, params.video_length, JOB, "N", "frames at most"),
+    OPT("sample_size", SIZE, params.sample_size, JOB, "H W", "bound on the area"),
+    OPT("fps", INT, params.fps, JOB, "N", "frames a second"),
+    OPT("enable_teacache", SWITCH, teacache, JOB, NULL, "skip forwards that change little"),
     OPT("no_teacache", SWITCH_OFF, teacache, JOB, NULL, "do not"),
     OPT("teacache_mode", CHOICE, params.teacache, JOB, "NAME",
         "a memory a branch, or the reference's single one", .choices = teacache_modes),
-    OPT("teacache_threshold", REAL, params.teacache_threshold, JOB, "X", "how little (0.1)"),
+    OPT("teacache_threshold", REAL, params.teacache_threshold, JOB, "X", "how little"),
     OPT("num_skip_start_steps", INT, params.num_skip_start_steps, JOB, "N",
-        "steps at first that always run (5)"),
+        "steps at first that always run"),
     OPT("teacache_offload", SWITCH, unused_switch, JOB, NULL,
         "without effect on the CPU: its memory is the host's", .effect = INERT),
-    OPT("enable_riflex", SWITCH, riflex, JOB, NULL, "stretch time for long clips (off)"),
-    OPT("riflex_k", INT, params.riflex_k, JOB, "N", "which frequency is stretched (6)", .least = 1,
-        .most = 22),
+    OPT("enable_riflex", SWITCH, riflex, JOB, NULL, "stretch time for long clips"),
+    OPT("riflex_k", INT, params.riflex_k, JOB, "N", "which frequency is stretched", .least = 1,
+        .most = 22, .fallback = "6"),
     OPT("color_transfer", SWITCH, params.color_transfer, JOB, NULL,
-        "every frame takes the first one's colours (on; --color_transfer=false: off)"),
-    OPT("crf", INT, params.crf, JOB, "N", "H.264 quality, lower is better (18)"),
+        "every frame takes the first one's colours; --color_transfer off: it does not"),
+    OPT("crf", INT, params.crf, JOB, "N", "H.264 quality, lower is better"),
 
     OPT("weight_dtype", CHOICE, engine.dtype, JOB, "NAME", "type of matrix products",
         .choices = dtypes),
     OPT("memory_mode", CHOICE, engine.memory_mode, JOB, "NAME",
         "weights in memory only while used, or all the time", .choices = memory_modes),
-    OPT("device", TEXT, engine.device, JOB, "NAME", "auto or cpu (auto)"),
+    OPT("device", TEXT, engine.device, JOB, "NAME", "auto, cpu, or ref: slow reference loops"),
     OPT("threads", INT, engine.threads, JOB | EM_COMMAND_SYNTH, "N",
-        "0: every core that this process may use (0)", .most = 1024),
+        "0: every core that this process may use", .most = 1024),
 
     OPT("force", SWITCH, force, MAKE, NULL, "make finished videos anew"),
     OPT("dry_run", SWITCH, dry_run, MAKE, NULL, "check everything, print what would be done"),
     OPT("skip_invalid", SWITCH, skip_invalid, EM_COMMAND_BATCH, NULL,
         "run the good items of a list with bad ones"),
-    OPT("temp_dir", TEXT, temp_dir, MAKE, "DIR", "where fetched files go (the system's)"),
+    OPT("temp_dir", TEXT, temp_dir, MAKE, "DIR", "where fetched files go",
+        .fallback = "the system's"),
     OPT("keep_temp", SWITCH, keep_temp, MAKE, NULL, "leave them there"),
     OPT("allow_private", SWITCH, allow_private, MAKE, NULL,
         "fetch from addresses of this machine and its private networks too"),
 
     OPT("json", SWITCH, json, EM_COMMAND_PLAN | EM_COMMAND_INSPECT, NULL, "print JSON"),
     OPT("size", TEXT, size, EM_COMMAND_SYNTH, "SIZE",
-        "tiny, full (the released sizes, 20 GB) or FILE.json (tiny)"),
-    OPT("seed", INT64, synth_seed, EM_COMMAND_SYNTH, "N", "of the weights (1)",
+        "tiny, full (the released sizes, 20 GB) or FILE.json"),
+    OPT("seed", INT64, synth_seed, EM_COMMAND_SYNTH, "N", "of the weights",
         .most = 9223372036854775807.0),
-    OPT("out", TEXT, out, EM_COMMAND_SYNTH, "DIR", "folder of the checkpoint (required)"),
+    OPT("out", TEXT, out, EM_COMMAND_SYNTH, "DIR", "folder of the checkpoint",
+        .fallback = "required"),
     OPT("with_base", SWITCH, with_base, EM_COMMAND_SYNTH, NULL,
         "write the base model's own transformer too"),
 
@@ -234,16 +242,20 @@ static em_status check_range(const option *r, double v, em_err *err)
                    most);
 }
 
+static bool is_truth(const char *text, bool *on)
+{
+    static const char *const word[2][3] = {{"false", "off", "0"}, {"true", "on", "1"}};
+    for (int i = 0; text && i < 6; i++)
+        if (!strcasecmp(text, word[i / 3][i % 3])) return *on = i / 3, true;
+    return false;
+}
+
 static em_status set_switch(bool *to, const option *r, const char *text, em_err *err)
 {
     bool on;
-    if (!text || !strcasecmp(text, "true") || !strcmp(text, "1")) {
-        on = true;
-    } else if (!strcasecmp(text, "false") || !strcmp(text, "0")) {
-        on = false;
-    } else {
+    if (text && !is_truth(text, &on))
         return em_fail(err, EM_INVAL, "--%s takes true or false, not '%s'", r->name, text);
-    }
+    if (!text) on = true;
     *to = r->kind == SWITCH ? on : !on;
     return EM_OK;
 }
@@ -360,6 +372,13 @@ bool em_options_given(const em_options *o, const char *flag)
     return r && heard_from(o, r) > EM_SOURCE_DEFAULT;
 }
 
+const char *em_options_text(const em_options *o, const char *flag)
+{
+    const option *r = find(o->command, flag);
+    const char *text = r ? *(const char *const *)((const char *)o + r->offset) : NULL;
+    return text && *text ? text : NULL;
+}
+
 /* ---- files of flags -------------------------------------------------------------------------- */
 
 /* Moves the text of *s into o; NULL when out of memory. */
@@ -369,6 +388,15 @@ static const char *keep(em_options *o, em_str *s)
     if (text && EM_PUSH(o->kept, o->kept_count, o->kept_cap, text)) return text;
     em_str_free(s);
     return NULL;
+}
+
+bool em_options_keep(em_options *o, const char **to, const char *text)
+{
+    em_str s = {0};
+    em_str_printf(&s, "%s", text);
+    const char *copy = keep(o, &s);
+    if (copy) *to = copy;
+    return copy != NULL;
 }
 
 /* One `flag: value` of a file. */
@@ -421,7 +449,7 @@ em_status em_options_recommend(em_options *o, const em_model_config *model, em_s
     for (size_t i = 0; i < model->recommended_count; i++) {
         const em_model_setting *s = &model->recommended[i];
         em_err e = {0};
-        em_str text = {0};
+        const char *kept = NULL;
         const option *r = find(o->command, s->flag);
         if (!r) {
             em_logf(log, EM_LOG_WARN, "the model recommends '%s', which is no flag of ours",
@@ -429,9 +457,8 @@ em_status em_options_recommend(em_options *o, const em_model_config *model, em_s
             continue;
         }
         if (heard_from(o, r) > EM_SOURCE_RECOMMENDED) continue;
-        em_str_printf(&text, "%s", s->value);
-        const char *kept = keep(o, &text);
-        if (!kept) return em_fail(err, EM_NOMEM, "no memory to read the model's recommendations");
+        if (!em_options_keep(o, &kept, s->value))
+            return em_fail(err, EM_NOMEM, "no memory to read the model's recommendations");
         if (set(o, r, kept, EM_SOURCE_RECOMMENDED, &e)) {
             em_err_prefix(&e, "recommended by the model");
             em_problems_take(&all, &e);
@@ -460,19 +487,15 @@ static bool is_flag(const char *text)
     return text && !strncmp(text, "--", 2);
 }
 
-static bool is_truth(const char *text)
-{
-    return text && (!strcasecmp(text, "true") || !strcasecmp(text, "false"));
-}
-
 /* The value of r: behind `=`, or what follows. False when there is none. */
 static bool take_value(em_options *o, const option *r, const char *inline_value, args *a,
                        const char **value)
 {
+    bool on;
     *value = inline_value;
     if (inline_value) return true;
     if (!takes_value(r)) {
-        if (is_truth(peek(a))) *value = a->arg[a->next++];
+        if (is_truth(peek(a), &on)) *value = a->arg[a->next++];
         return true;
     }
     if (!peek(a) || is_flag(peek(a))) return false;
@@ -601,7 +624,7 @@ em_status em_options_finish(em_options *o, const em_log *log, em_err *err)
 
 /* ---- help ------------------------------------------------------------------------------------ */
 
-/* "(least to most)", or the words of a choice. */
+/* "; least to most", or the words of a choice. */
 static void describe_values(em_str *to, const option *r)
 {
     double least, most;
@@ -613,9 +636,38 @@ static void describe_values(em_str *to, const option *r)
     }
 }
 
+static const char *word_of(const choice *c, int value)
+{
+    while (c->word && c->value != value) c++;
+    return c->word ? c->word : "";
+}
+
+/* " [default]": what em_options_open put there, unless the row says it better. */
+static void describe_default(em_str *to, const option *r, const em_options *fresh)
+{
+    const void *at = (const char *)fresh + r->offset;
+    const char *text = r->fallback;
+    if (!text && r->kind == TEXT && r->effect == ACTS) text = *(const char *const *)at;
+    if (!text && r->kind == CHOICE) text = word_of(r->choices, *(const int *)at);
+    if (!text && r->kind == SWITCH && *(const bool *)at) text = "on";
+    if (text) {
+        em_str_printf(to, " [%s]", text);
+        return;
+    }
+    switch (r->kind) {
+    case INT: em_str_printf(to, " [%d]", *(const int *)at); break;
+    case INT64: em_str_printf(to, " [%lld]", (long long)*(const int64_t *)at); break;
+    case REAL: em_str_printf(to, " [%g]", *(const double *)at); break;
+    case SIZE: em_str_printf(to, " [%d %d]", ((const int *)at)[0], ((const int *)at)[1]); break;
+    default: break;
+    }
+}
+
 void em_options_help(FILE *to, em_command command)
 {
     bool old = false;
+    em_options fresh;
+    em_options_open(&fresh, command);
     for (int i = 0; i < OPTIONS; i++) {
         const option *r = &table[i];
         em_str left = {0}, right = {0};
@@ -626,10 +678,12 @@ void em_options_help(FILE *to, em_command command)
                       r->argument ? r->argument : "");
         em_str_printf(&right, "%s", r->help);
         describe_values(&right, r);
+        describe_default(&right, r, &fresh);
         fprintf(to, "  %-29s %s\n", em_str_text(&left), em_str_text(&right));
         em_str_free(&left);
         em_str_free(&right);
     }
+    em_options_close(&fresh);
     if (!old) return;
     fprintf(to, "\nTaken so that older command lines work, without effect or refused when they ask "
                 "for more:\n ");

@@ -40,7 +40,7 @@ typedef struct em_options {
     const char *json_path, *save_path, *temp_dir, *output;
     const char *image_path, *audio_path;
     const char *config; /* more flags, in YAML */
-    bool keep_temp, force, dry_run, skip_invalid, allow_private;
+    bool keep_temp, force, dry_run, skip_invalid, allow_private, demo_model;
     bool quiet, log_json, json, help, version;
     const char *size, *out, *path; /* synth, inspect */
     int64_t synth_seed;
@@ -75,6 +75,12 @@ em_status em_options_finish(em_options *o, const em_log *log, em_err *err);
 
 /* Whether someone said more about a flag than its default. */
 bool em_options_given(const em_options *o, const char *flag);
+
+/* The text of a TEXT flag; NULL when there is none or it is empty. */
+const char *em_options_text(const em_options *o, const char *flag);
+
+/* *to becomes a copy of `text` that lives as long as the options; false when out of memory. */
+bool em_options_keep(em_options *o, const char **to, const char *text);
 
 /* The table as text, for one subcommand. */
 void em_options_help(FILE *to, em_command command);

@@ -1,8 +1,6 @@
-/* A file from an https address, through libcurl. The address comes from a job list and is hostile:
- * https alone, also after a redirect; certificates always checked; no credentials, cookies or
- * proxies of this machine; addresses of this machine and of private networks refused where the
- * socket is opened, so that no spelling and no name server gets around it; bytes counted as they
- * arrive. What is behind `?` is a secret and appears in no message. */
+/* One https download to a file: verified TLS, bounded in bytes and time, a few polite retries.
+ * Addresses inside private networks are refused on the real socket, whatever the URL said. The
+ * query string of a URL is a secret and never appears in a message. */
 #ifndef EM_IO_FETCH_H
 #define EM_IO_FETCH_H
 
@@ -10,17 +8,20 @@
 
 #include <stdatomic.h>
 #include <stdbool.h>
-#include <stdint.h>
+#include <stddef.h>
 
-typedef struct em_fetch {
-    const char *url, *path; /* path appears only when the file is whole */
-    uint64_t max_bytes;
-    double timeout_s;        /* of all of it; 0: ten minutes */
-    bool allow_private;      /* 127.0.0.1, 10.0.0.0/8, … too */
-    const atomic_bool *stop; /* when it becomes true: EM_CANCELLED; or NULL */
-} em_fetch;
+typedef struct em_fetch_limits {
+    size_t max_bytes;          /* of the body */
+    bool allow_private;        /* addresses of this machine and of private networks too */
+    const atomic_bool *cancel; /* borrowed; may be NULL */
+} em_fetch_limits;
 
-/* EM_NETWORK: not reached, refused, too large, too slow; EM_EXPIRED: 403, 404 or 410. */
-em_status em_fetch_file(const em_fetch *f, em_err *err);
+/* Writes the body to `path` (complete or not at all). EM_NETWORK: it cannot be had; EM_EXPIRED: the
+ * server says 403, 404 or 410 (a signed address that has expired looks like that); EM_INVAL: not an
+ * https address; EM_CANCELLED. */
+em_status em_fetch(const char *url, const char *path, const em_fetch_limits *limits, em_err *err);
+
+/* The address without its query and fragment, for messages: into out; returns out. */
+const char *em_url_public(char *out, size_t size, const char *url);
 
 #endif
