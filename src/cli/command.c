@@ -145,7 +145,7 @@ em_status em_command_engine(em_engine **out, const em_options *o, em_terminal *t
 static em_status from_share(em_options *o, const char **to, const char *folder, const char *file,
                             em_err *err)
 {
-    if (*to) return EM_OK;
+    if (*to && **to) return EM_OK;
     char *dir = find_share(folder), *path = dir ? em_path_join(dir, file) : NULL;
     em_status st = EM_OK;
     if (!path || !em_path_is_file(path))
