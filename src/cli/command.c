@@ -28,24 +28,27 @@ static char *folder_in(const char *dir, const char *below)
     return NULL;
 }
 
-/* Installed beside the program's own folder, or in the source tree that it was built in. Owned. */
-static char *find_demo_model(void)
+/* share/NAME as installed beside the program's own folder, or in the source tree that it was built
+ * in; NULL when it is in neither. Owned. */
+static char *find_share(const char *name)
 {
-    static const char *const below[] = {"../share/echomimic/demo-model",
-                                        "../../../../share/demo-model"};
+    static const char *const share[] = {"../share/echomimic", "../../../../share"};
     char program[4096], *found = NULL;
     ssize_t n = readlink("/proc/self/exe", program, sizeof program - 1);
     if (n <= 0) return NULL;
     program[n] = 0;
     *strrchr(program, '/') = 0;
-    for (size_t i = 0; i < sizeof below / sizeof *below && !found; i++)
-        found = folder_in(program, below[i]);
+    for (size_t i = 0; i < sizeof share / sizeof *share && !found; i++) {
+        char *dir = folder_in(program, share[i]);
+        found = dir ? folder_in(dir, name) : NULL;
+        em_free(dir);
+    }
     return found;
 }
 
 static em_status use_demo_model(em_options *o, em_err *err)
 {
-    char *model = find_demo_model(), *speech = model ? folder_in(model, "wav2vec2") : NULL;
+    char *model = find_share("demo-model"), *speech = model ? folder_in(model, "wav2vec2") : NULL;
     em_status st = EM_OK;
     if (!speech)
         st = em_fail(err, EM_IO, "--demo_model: share/echomimic/demo-model is not installed");
@@ -63,6 +66,10 @@ em_status em_command_need(em_options *o, const char *const *flags, em_terminal *
     em_problems all = {.log = &log};
     em_err e = {0};
     if (o->demo_model && use_demo_model(o, &e)) em_problems_take(&all, &e);
+    if (o->demo_model)
+        em_terminal_say(t, EM_LOG_INFO,
+                        "The demo model knows one family of drawings (share/portraits): other "
+                        "pictures become a moving blur. The prompt has no effect.");
     for (; *flags; flags++)
         if (!em_options_text(o, *flags)) em_problems_add(&all, EM_INVAL, "--%s is needed", *flags);
     return em_problems_end(&all, "the command line", err);
@@ -130,4 +137,31 @@ em_status em_command_engine(em_engine **out, const em_options *o, em_terminal *t
     em_status st = em_engine_open(out, &p, err);
     if (!st) em_interrupt_watch(*out);
     return st;
+}
+
+/* ---- demo ------------------------------------------------------------------------------------ */
+
+/* *to, where nobody gave it, becomes share/FOLDER/FILE. */
+static em_status from_share(em_options *o, const char **to, const char *folder, const char *file,
+                            em_err *err)
+{
+    if (*to && **to) return EM_OK;
+    char *dir = find_share(folder), *path = dir ? em_path_join(dir, file) : NULL;
+    em_status st = EM_OK;
+    if (!path || !em_path_is_file(path))
+        st = em_fail(err, EM_IO, "share/echomimic/%s/%s is not installed", folder, file);
+    else if (!em_options_keep(o, to, path))
+        st = em_fail(err, EM_NOMEM, "no memory for a path");
+    em_free(dir);
+    em_free(path);
+    return st;
+}
+
+em_exit em_command_demo(em_options *o, em_terminal *t)
+{
+    em_err err = {0};
+    o->demo_model = true;
+    em_status st = from_share(o, &o->image_path, "portraits", "ada.png", &err);
+    if (!st) st = from_share(o, &o->audio_path, "voices", "linda.wav", &err);
+    return st ? em_command_fail(t, &err, EM_EXIT_NOTHING) : em_command_run(o, t);
 }

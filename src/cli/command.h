@@ -18,6 +18,8 @@ typedef enum em_exit {
 
 em_exit em_command_batch(em_options *o, em_terminal *t);
 em_exit em_command_run(em_options *o, em_terminal *t);
+/* run, with the demo model, and a portrait and a voice of share where none is given */
+em_exit em_command_demo(em_options *o, em_terminal *t);
 em_exit em_command_plan(em_options *o, em_terminal *t);
 em_exit em_command_inspect(em_options *o, em_terminal *t);
 em_exit em_command_synth(em_options *o, em_terminal *t);

@@ -13,6 +13,7 @@ static const struct {
     {"batch", EM_COMMAND_BATCH, em_command_batch, "a list of jobs to videos"},
     {"run", EM_COMMAND_RUN, em_command_run, "one portrait and one voice to a video"},
     {"demo", EM_COMMAND_RUN, em_command_run, "the same with the small model that is part of this"},
+    {"demo", EM_COMMAND_RUN, em_command_demo, "the same with the small model that comes along"},
     {"plan", EM_COMMAND_PLAN, em_command_plan, "what a job would take, without running it"},
     {"inspect", EM_COMMAND_INSPECT, em_command_inspect, "what a checkpoint holds and lacks"},
     {"synth", EM_COMMAND_SYNTH, em_command_synth, "write a checkpoint of made-up weights"},
