@@ -264,10 +264,7 @@ int main(void)
         cmocka_unit_test(the_plan_is_the_measurement),
         cmocka_unit_test(what_changes_the_frames),
         cmocka_unit_test(ends_cleanly),
-<<<<<<< HEAD
-=======
         cmocka_unit_test(forecasts_repeat),
->>>>>>> units
         cmocka_unit_test(bad_input_is_told),
         cmocka_unit_test(survives_any_failed_allocation),
     };
