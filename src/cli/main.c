@@ -12,7 +12,6 @@ static const struct {
 } commands[] = {
     {"batch", EM_COMMAND_BATCH, em_command_batch, "a list of jobs to videos"},
     {"run", EM_COMMAND_RUN, em_command_run, "one portrait and one voice to a video"},
-    {"demo", EM_COMMAND_RUN, em_command_run, "the same with the small model that is part of this"},
     {"demo", EM_COMMAND_RUN, em_command_demo, "the same with the small model that comes along"},
     {"plan", EM_COMMAND_PLAN, em_command_plan, "what a job would take, without running it"},
     {"inspect", EM_COMMAND_INSPECT, em_command_inspect, "what a checkpoint holds and lacks"},
@@ -65,7 +64,6 @@ static em_exit run_command(int i, int argc, char *const *argv)
     } else {
         em_terminal_close(&t);
         em_terminal_open(&t, o.quiet, o.log_json);
-        o.demo_model |= !strcmp(commands[i].name, "demo");
         rc = commands[i].run(&o, &t);
     }
     em_terminal_close(&t);
