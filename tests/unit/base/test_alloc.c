@@ -31,11 +31,11 @@ static void sizes_that_overflow_are_refused(void **state)
     assert_true(em_size_add(&out, SIZE_MAX - 1, 1));
     assert_int_equal(out, SIZE_MAX);
 
-    assert_null(em_alloc_array(SIZE_MAX / 2 + 1, 2));
+    assert_null(em_alloc_array(SIZE_MAX / 2 + 2, 2)); /* 2 bytes, were it to wrap */
     char *p = em_alloc_array(3, 4);
     assert_non_null(p);
     memcpy(p, "kept bytes!", 12);
-    assert_null(em_realloc_array(p, SIZE_MAX / 2 + 1, 2));
+    assert_null(em_realloc_array(p, SIZE_MAX / 2 + 2, 2));
     assert_null(em_realloc_array(p, 0, 4));
     assert_string_equal(p, "kept bytes!");
     char *larger = em_realloc_array(p, 1000, 4);

@@ -8,6 +8,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <string.h>
+#include <time.h>
 
 enum { PIECES = 500 };
 
@@ -48,6 +49,29 @@ static void every_piece_runs_once(void **state)
         em_pool_destroy(&pool);
         assert_null(pool);
     }
+}
+
+static void slow_elsewhere(void *arg, size_t i, int worker)
+{
+    (void)i;
+    const struct timespec pause = {.tv_nsec = worker ? 20000000 : 1000000};
+    nanosleep(&pause, NULL);
+    atomic_fetch_add((atomic_int *)arg, 1);
+}
+
+/* Also when the caller has finished its own pieces long before the others. */
+static void returns_when_all_are_done(void **state)
+{
+    (void)state;
+    em_pool *pool = NULL;
+    em_err err = {0};
+    assert_ok(em_pool_create(&pool, 3, NULL, &err), err);
+    for (int repeat = 0; repeat < 5; repeat++) {
+        atomic_int done = 0;
+        em_parallel(pool, 12, slow_elsewhere, &done);
+        assert_int_equal(done, 12);
+    }
+    em_pool_destroy(&pool);
 }
 
 static void without_a_pool_the_caller_works(void **state)
@@ -183,9 +207,13 @@ static void survives_failing_allocations(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_piece_runs_once), cmocka_unit_test(without_a_pool_the_caller_works),
-        cmocka_unit_test(callers_take_turns),    cmocka_unit_test(threads_are_prepared),
-        cmocka_unit_test(sizes_are_checked),     cmocka_unit_test(survives_failing_allocations),
+        cmocka_unit_test(every_piece_runs_once),
+        cmocka_unit_test(returns_when_all_are_done),
+        cmocka_unit_test(without_a_pool_the_caller_works),
+        cmocka_unit_test(callers_take_turns),
+        cmocka_unit_test(threads_are_prepared),
+        cmocka_unit_test(sizes_are_checked),
+        cmocka_unit_test(survives_failing_allocations),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

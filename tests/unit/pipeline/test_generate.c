@@ -186,6 +186,33 @@ static void ends_cleanly(void **state)
     em_engine_close(&e);
 }
 
+/* Whatever was planned or run before, and whether weights are kept or dropped. */
+static void forecasts_repeat(void **state)
+{
+    (void)state;
+    static const em_memory_mode mode[] = {EM_MEMORY_LIGHTWEIGHT, EM_MEMORY_BEEFY};
+    const em_picture image = {portrait, SIDE, SIDE};
+    const em_sound sound = {voice, RATE_HZ, RATE_HZ};
+    uint64_t kept[2];
+    for (int m = 0; m < 2; m++) {
+        em_err err = {0};
+        em_params p = small();
+        em_engine *e = open_engine(2, mode[m]);
+        em_result plan[3];
+        watch w = {0};
+        assert_ok(em_plan(e, &image, &sound, &p, &plan[0], &err), err);
+        assert_ok(em_plan(e, &image, &sound, &p, &plan[1], &err), err);
+        assert_ok(generate(e, &p, &w, &plan[2], &err), err);
+        for (int i = 0; i < 3; i++) {
+            assert_true(plan[i].weight_bytes == plan[0].weight_bytes);
+            assert_true(plan[i].scratch_bytes == plan[0].scratch_bytes);
+        }
+        kept[m] = plan[0].weight_bytes;
+        em_engine_close(&e);
+    }
+    assert_true(kept[0] > 0 && kept[1] > kept[0]); /* a block at a time; the five models */
+}
+
 static void bad_input_is_told(void **state)
 {
     (void)state;
@@ -237,6 +264,7 @@ int main(void)
         cmocka_unit_test(the_plan_is_the_measurement),
         cmocka_unit_test(what_changes_the_frames),
         cmocka_unit_test(ends_cleanly),
+        cmocka_unit_test(forecasts_repeat),
         cmocka_unit_test(bad_input_is_told),
         cmocka_unit_test(survives_any_failed_allocation),
     };
