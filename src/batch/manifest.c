@@ -136,7 +136,8 @@ static char *locate(reader *r, const char *text)
     char *folder = em_strndup(r->path, (size_t)(base - r->path));
     char *beside = folder ? em_path_join(folder, text) : NULL;
     em_free(folder);
-    if (beside && em_path_is_file(beside)) return beside;
+    if (!beside) wrong(r, EM_NOMEM, "out of memory");
+    if (!beside || em_path_is_file(beside)) return beside;
     em_free(beside);
     return copy(r, text);
 }
@@ -246,6 +247,21 @@ static void read_params(reader *r, const json_t *item)
         if (em_json_has(item, settings[k].key)) r->job->own |= 1u << k;
 }
 
+/* The known key that one is, or resembles; NULL: none. */
+static const char *nearest_key(const char *key)
+{
+    const char *best = NULL;
+    size_t least = strlen(key) / 3 + 2;
+    for (int i = 0; i < KNOWN_KEYS; i++) {
+        size_t d = em_str_distance(key, known_keys[i]);
+        if (!strcmp(key, known_keys[i])) return known_keys[i];
+        if (d >= least) continue;
+        least = d;
+        best = known_keys[i];
+    }
+    return best;
+}
+
 /* People keep their own notes in lists; a note that resembles a key may be a slip. */
 static void check_keys(reader *r, json_t *item)
 {
@@ -253,18 +269,10 @@ static void check_keys(reader *r, json_t *item)
     json_t *value;
     json_object_foreach(item, key, value)
     {
-        const char *best = NULL;
-        size_t least = strlen(key) / 3 + 2;
-        for (int i = 0; i < KNOWN_KEYS; i++) {
-            size_t d = strcmp(key, known_keys[i]) ? em_str_distance(key, known_keys[i]) + 1 : 0;
-            if (d < least) {
-                least = d;
-                best = known_keys[i];
-            }
-        }
-        if (best && !least) continue;
+        const char *near = nearest_key(key);
+        if (near && !strcmp(near, key)) continue;
         em_logf(&r->options->log, EM_LOG_WARN, "%s: the key '%.60s' is not known%s%s%s", r->source,
-                key, best ? ", did you mean '" : "", best ? best : "", best ? "'?" : "");
+                key, near ? ", did you mean '" : "", near ? near : "", near ? "'?" : "");
     }
 }
 

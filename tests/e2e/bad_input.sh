@@ -17,7 +17,7 @@ echo "this is a letter, not a portrait" >"$tmp/text.png"
 : >"$tmp/empty.wav"
 head -c 3000 "$face" >"$tmp/cut.png"
 head -c 3000 "$voice" >"$tmp/cut.wav"
-base64 -d >"$tmp/small.png" <<<"iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAEklEQVR4nGNgYGDAioZaFAAwQABSXAEAp5SK4gAAAABJRU5ErkJggg==" || true
+base64 -d >"$tmp/small.png" <<<"iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAEUlEQVR42mNwSGjAihiGlgQAEmxIAdLKhDoAAAAASUVORK5CYII=" # 8 x 8 pixels
 wav 0 >"$tmp/nothing.wav"
 wav 100 >"$tmp/blip.wav"
 mkdir -p "$tmp/folder"
@@ -27,6 +27,7 @@ for bad in missing.png text.png empty.png cut.png small.png folder; do
     list "$tmp/jobs.json" "$(job "$tmp/$bad" "$voice" bad)" "$(job "$face" "$voice" good)"
     expect 1 batch --json_path "$tmp/jobs.json" --save_path "$out"
     says "$bad"
+    [ $bad != small.png ] || says "8 x 8"
     lacks "$out/bad_output.mp4"
     has "$out/good_output.mp4"
     clean "$out"
