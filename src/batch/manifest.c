@@ -9,6 +9,7 @@
 #include "pipeline/params.h"
 
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -135,7 +136,8 @@ static char *locate(reader *r, const char *text)
     char *folder = em_strndup(r->path, (size_t)(base - r->path));
     char *beside = folder ? em_path_join(folder, text) : NULL;
     em_free(folder);
-    if (beside && em_path_is_file(beside)) return beside;
+    if (!beside) wrong(r, EM_NOMEM, "out of memory");
+    if (!beside || em_path_is_file(beside)) return beside;
     em_free(beside);
     return copy(r, text);
 }
@@ -180,13 +182,44 @@ static char *read_name(reader *r, const json_t *item)
     return NULL;
 }
 
-static void read_int(reader *r, const json_t *item, const char *key, int64_t *to)
+/* The settings that a job may have of its own. */
+static const struct {
+    const char *key;
+    size_t offset, size_bytes; /* in em_params */
+} settings[] = {
+#define SETTING(field)                                                                             \
+    {                                                                                              \
+#field, offsetof(em_params, field), sizeof(((em_params *)0)->field)                        \
+    }
+    SETTING(prompt),       SETTING(seed),        SETTING(num_inference_steps),
+    SETTING(video_length), SETTING(sample_size), SETTING(audio_guidance_scale),
+#undef SETTING
+};
+enum { SETTINGS = sizeof settings / sizeof *settings };
+
+void em_manifest_rebase(em_manifest *m, const em_params *params)
+{
+    for (size_t i = 0; i < m->count; i++) {
+        em_params mixed = *params;
+        em_batch_job *j = &m->job[i];
+        for (int k = 0; k < SETTINGS; k++)
+            if (j->own & 1u << k)
+                memcpy((char *)&mixed + settings[k].offset,
+                       (const char *)&j->params + settings[k].offset, settings[k].size_bytes);
+        j->params = mixed;
+    }
+}
+
+/* An integer, or two, within the range of the flag of that name. */
+static void read_ints(reader *r, const json_t *item, const char *key, int64_t *to, size_t n)
 {
     em_err e = {0};
     double least = 0, most = 0;
     em_params_range(key, &least, &most);
     int64_t top = most >= 0x1p63 ? INT64_MAX : (int64_t)most;
-    if (em_json_get_int(to, item, key, (int64_t)least, top, r->source, &e)) take(r, &e);
+    em_status st = n == 1 ? em_json_get_int(to, item, key, (int64_t)least, top, r->source, &e)
+                          : em_json_get_ints(to, n, item, key, (int64_t)least, top, r->source, &e);
+    if (st) take(r, &e);
 }
 
 static void read_params(reader *r, const json_t *item)
@@ -198,22 +231,35 @@ static void read_params(reader *r, const json_t *item)
     int64_t size[2] = {p->sample_size[0], p->sample_size[1]};
     const char *prompt = get_text(r, item, "prompt", false);
     if (prompt && (r->job->prompt = copy(r, prompt))) p->prompt = r->job->prompt;
-
-    read_int(r, item, "seed", &p->seed);
-    read_int(r, item, "num_inference_steps", &steps);
-    read_int(r, item, "video_length", &length);
+    read_ints(r, item, "seed", &p->seed, 1);
+    read_ints(r, item, "num_inference_steps", &steps, 1);
+    read_ints(r, item, "video_length", &length, 1);
+    read_ints(r, item, "sample_size", size, 2);
     p->num_inference_steps = (int)steps;
     p->video_length = (int)length;
+    for (int i = 0; i < 2; i++) p->sample_size[i] = (int)size[i];
 
     em_params_range("audio_guidance_scale", &least, &most);
     if (em_json_get_double(&p->audio_guidance_scale, item, "audio_guidance_scale", least, most,
                            r->source, &e))
         take(r, &e);
-    em_params_range("sample_size", &least, &most);
-    if (em_json_get_ints(size, 2, item, "sample_size", (int64_t)least, (int64_t)most, r->source,
-                         &e))
-        take(r, &e);
-    for (int i = 0; i < 2; i++) p->sample_size[i] = (int)size[i];
+    for (int k = 0; k < SETTINGS; k++)
+        if (em_json_has(item, settings[k].key)) r->job->own |= 1u << k;
+}
+
+/* The known key that one is, or resembles; NULL: none. */
+static const char *nearest_key(const char *key)
+{
+    const char *best = NULL;
+    size_t least = strlen(key) / 3 + 2;
+    for (int i = 0; i < KNOWN_KEYS; i++) {
+        size_t d = em_str_distance(key, known_keys[i]);
+        if (!strcmp(key, known_keys[i])) return known_keys[i];
+        if (d >= least) continue;
+        least = d;
+        best = known_keys[i];
+    }
+    return best;
 }
 
 /* People keep their own notes in lists; a note that resembles a key may be a slip. */
@@ -223,18 +269,10 @@ static void check_keys(reader *r, json_t *item)
     json_t *value;
     json_object_foreach(item, key, value)
     {
-        const char *best = NULL;
-        size_t least = strlen(key) / 3 + 2;
-        for (int i = 0; i < KNOWN_KEYS; i++) {
-            size_t d = strcmp(key, known_keys[i]) ? em_str_distance(key, known_keys[i]) + 1 : 0;
-            if (d < least) {
-                least = d;
-                best = known_keys[i];
-            }
-        }
-        if (best && !least) continue;
+        const char *near = nearest_key(key);
+        if (near && !strcmp(near, key)) continue;
         em_logf(&r->options->log, EM_LOG_WARN, "%s: the key '%.60s' is not known%s%s%s", r->source,
-                key, best ? ", did you mean '" : "", best ? best : "", best ? "'?" : "");
+                key, near ? ", did you mean '" : "", near ? near : "", near ? "'?" : "");
     }
 }
 

@@ -22,6 +22,7 @@ typedef struct em_batch_job {
     char *output;     /* path of the video; NULL: SAVE_PATH/NAME_output.mp4 */
     char *prompt;     /* the job's own, or NULL */
     em_params params; /* the batch's with the job's own laid over; prompt as above, or borrowed */
+    unsigned own;     /* which of them are the job's: bits of the rows of manifest.c's settings */
     em_err problem;   /* why it cannot run; code EM_OK: it can */
 } em_batch_job;
 
@@ -46,6 +47,10 @@ em_status em_manifest_read(em_manifest *out, const char *path, const em_manifest
  * first dot. */
 em_status em_manifest_single(em_manifest *out, const char *image, const char *audio,
                              const char *output, const em_params *params, em_err *err);
+
+/* Other values for what the jobs do not say themselves: a model's recommendations are known later
+ * than the list. */
+void em_manifest_rebase(em_manifest *m, const em_params *params);
 
 void em_manifest_close(em_manifest *m);
 

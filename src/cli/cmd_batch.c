@@ -131,11 +131,10 @@ static em_exit run_all(const em_manifest *list, const em_options *o, em_terminal
 
 /* ---- the two commands ------------------------------------------------------------------------ */
 
-/* Every flag that is missing, at once, and what the model recommends. */
-static em_exit prepare(em_options *o, em_terminal *t, const char *const *flags)
+/* What the model recommends; and whether its files are there. */
+static em_exit settle(em_options *o, em_terminal *t)
 {
     em_err err = {0};
-    if (em_command_need(o, flags, t, &err)) return em_command_fail(t, &err, EM_EXIT_USAGE);
     em_status st = em_command_settings(o, t, &err);
     return st ? em_command_fail(t, &err, st == EM_INVAL ? EM_EXIT_USAGE : EM_EXIT_NOTHING)
               : EM_EXIT_OK;
@@ -144,23 +143,23 @@ static em_exit prepare(em_options *o, em_terminal *t, const char *const *flags)
 em_exit em_command_batch(em_options *o, em_terminal *t)
 {
     static const char *const flags[] = {"json_path", "model_name", "wav2vec_model_dir", NULL};
-    em_manifest list = {0};
-    em_err err = {0};
-    em_exit rc = prepare(o, t, flags);
     const em_manifest_options options = {.params = &o->params,
                                          .skip_invalid = o->skip_invalid,
                                          .log = em_terminal_log(t)};
-    if (rc) return rc;
-    if (em_manifest_read(&list, o->json_path, &options, &err)) {
+    em_manifest list = {0};
+    em_err err = {0};
+    if (em_command_need(o, flags, t, &err) ||
+        em_manifest_read(&list, o->json_path, &options, &err)) {
         em_terminal_say(t, EM_LOG_ERROR, "%s", err.msg);
         return EM_EXIT_USAGE;
     }
-    if (list.count == list.invalid) {
+    em_exit rc = settle(o, t);
+    em_manifest_rebase(&list, &o->params);
+    if (!rc && list.count == list.invalid) {
         em_terminal_say(t, EM_LOG_ERROR, "'%s' holds no usable job: nothing to do", o->json_path);
         rc = EM_EXIT_NOTHING;
-    } else {
-        rc = run_all(&list, o, t);
     }
+    if (!rc) rc = run_all(&list, o, t);
     em_manifest_close(&list);
     return rc;
 }
@@ -171,7 +170,8 @@ em_exit em_command_run(em_options *o, em_terminal *t)
                                         "wav2vec_model_dir", NULL};
     em_manifest list = {0};
     em_err err = {0};
-    em_exit rc = prepare(o, t, flags);
+    if (em_command_need(o, flags, t, &err)) return em_command_fail(t, &err, EM_EXIT_USAGE);
+    em_exit rc = settle(o, t);
     if (rc) return rc;
     if (em_manifest_single(&list, o->image_path, o->audio_path, o->output, &o->params, &err))
         return em_command_fail(t, &err, EM_EXIT_NOTHING);

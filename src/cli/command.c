@@ -4,6 +4,7 @@
 #include "base/thread.h"
 #include "cli/interrupt.h"
 #include "io/file.h"
+#include "ops/table.h"
 
 #include <string.h>
 #include <unistd.h>
@@ -94,6 +95,9 @@ em_status em_command_settings(em_options *o, em_terminal *t, em_err *err)
     const em_log log = em_terminal_log(t);
     em_model_config *model = NULL;
     em_str told = {0};
+    if (!em_ops_find(o->engine.device))
+        return em_fail(err, EM_INVAL, "--device '%s' is not available in this build: auto, cpu",
+                       o->engine.device);
     em_status st = find_config(o, err);
     const em_model_source source = {.model_dir = o->engine.model_name,
                                     .config_path = o->engine.config_path,

@@ -341,8 +341,6 @@ static em_status set(em_options *o, const option *r, const char *text, em_option
 {
     void *to = (char *)o + r->offset;
     em_status st = EM_OK;
-    em_option_source *heard = &o->source[r - table];
-    if (source < *heard) return EM_OK;
     switch (r->kind) {
     case SWITCH:
     case SWITCH_OFF: st = set_switch(to, r, text, err); break;
@@ -353,7 +351,7 @@ static em_status set(em_options *o, const option *r, const char *text, em_option
     case CHOICE: st = set_choice(to, r, text, err); break;
     case SIZE: st = set_size(to, r, text, err); break;
     }
-    if (!st) *heard = source;
+    if (!st) o->source[r - table] = source;
     return st;
 }
 

@@ -1,0 +1,1 @@
+em_test(batch manifest unit fault)
