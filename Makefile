@@ -1,5 +1,5 @@
 # The two commands of the README. On Debian 12 each does all of its own set-up and says what it does.
-.PHONY: demo test
+.PHONY: demo test demo-check
 
 # Two short jobs, end to end, on the CPU: the MP4s and a report under build/demo/out.
 demo:
@@ -11,3 +11,9 @@ demo:
 test:
 	@tools/deps build test
 	@tools/run-tests dev
+
+# Three clips of the small model, and how well their mouths follow voices that it was not trained on.
+demo-check:
+	@tools/deps build
+	@tools/build dev
+	@tools/demo-check 3

@@ -62,6 +62,32 @@ const char *em_str_text(const em_str *s)
     return s->data ? s->data : "";
 }
 
+static char folded(char c)
+{
+    if (c == '_') return '-';
+    return c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c;
+}
+
+/* Levenshtein's distance; row[j] is that of what was read of a to the first j letters of b. */
+size_t em_str_distance(const char *a, const char *b)
+{
+    enum { MOST = 63 };
+    size_t row[MOST + 1], n = strlen(a), m = strlen(b);
+    if (n > MOST || m > MOST) return n + m;
+    for (size_t j = 0; j <= m; j++) row[j] = j;
+    for (size_t i = 1; i <= n; i++) {
+        size_t diagonal = row[0]++;
+        for (size_t j = 1; j <= m; j++) {
+            size_t best = diagonal + (folded(a[i - 1]) != folded(b[j - 1]));
+            if (best > row[j] + 1) best = row[j] + 1;
+            if (best > row[j - 1] + 1) best = row[j - 1] + 1;
+            diagonal = row[j];
+            row[j] = best;
+        }
+    }
+    return row[m];
+}
+
 const char *em_format_bytes(char out[16], unsigned long long bytes)
 {
     static const char *const unit[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};

@@ -20,6 +20,10 @@ void em_str_free(em_str *s);
 /* The text, "" while empty; borrowed until the next append. */
 const char *em_str_text(const em_str *s);
 
+/* How many letters must be typed, left out or changed to turn a into b; `-` and `_` count as one
+ * letter, and so do capitals. For "did you mean": words of more than 63 bytes are simply far. */
+size_t em_str_distance(const char *a, const char *b);
+
 /* "3.2 GiB", "512 B": into out (at least 16 bytes); returns out. */
 const char *em_format_bytes(char out[16], unsigned long long bytes);
 /* "12.3 s", "4 min 05 s", "2 h 03 min": into out (at least 24 bytes); returns out. */

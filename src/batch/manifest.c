@@ -2,284 +2,382 @@
 
 #include "base/alloc.h"
 #include "base/array.h"
+#include "base/problems.h"
+#include "base/str.h"
 #include "io/file.h"
 #include "io/json.h"
 #include "pipeline/params.h"
 
-#include <ctype.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
-enum { MAX_LIST_BYTES = 64 << 20 };
+enum { LIST_BYTES = 64 << 20, SOURCE_BYTES = 300 };
 
-/* What is read from, while reading. */
+/* A list while it is read. */
 typedef struct reader {
-    em_manifest *m;
-    const em_params *defaults;
-    const em_log *log;
-    char *folder; /* of the list, owned */
-    size_t *line; /* of every item, owned */
-    size_t lines;
+    const char *path;
+    const em_manifest_options *options;
+    em_manifest *list;
+    em_problems problems;
+    em_batch_job *job;         /* the one at hand … */
+    char source[SOURCE_BYTES]; /* … and how messages call it: "'jobs.json' item 3 (line 14)" */
 } reader;
 
-/* ---- lines ----------------------------------------------------------------------------------- */
+static const char *const known_keys[] = {
+    "portrait_image",      "portrait_audio",       "output_name",  "prompt",      "seed",
+    "num_inference_steps", "audio_guidance_scale", "video_length", "sample_size", "upload_url",
+};
+enum { KNOWN_KEYS = sizeof known_keys / sizeof *known_keys };
 
-/* jansson keeps no positions: finds the line on which each element of the outermost array begins.
- * The text has been parsed, so it is well-formed. */
-static bool find_lines(reader *r, const char *text, size_t size_bytes)
+/* ---- problems -------------------------------------------------------------------------------- */
+
+static void take(reader *r, const em_err *e)
 {
-    size_t line = 1, depth = 0, cap = 0;
-    bool in_string = false, expect = false;
-    for (size_t i = 0; i < size_bytes; i++) {
-        char c = text[i];
-        if (c == '\n') line++;
-        if (in_string) {
-            if (c == '\\')
-                i++;
-            else if (c == '"')
-                in_string = false;
-            continue;
-        }
-        if (isspace((unsigned char)c)) continue;
-        if (depth == 1 && expect && c != ']') {
-            if (!EM_PUSH(r->line, r->lines, cap, line)) return false;
-            expect = false;
-        }
-        if (c == '"') in_string = true;
-        if (c == '[' || c == '{') expect = depth++ == 0;
-        if (c == ']' || c == '}') depth--;
-        if (c == ',' && depth == 1) expect = true;
+    if (r->job && !r->job->problem.code) {
+        r->job->problem = *e;
+        r->list->invalid++;
     }
-    return true;
+    if (r->job && r->options->skip_invalid)
+        em_logf(&r->options->log, EM_LOG_WARN, "skipped: %s", e->msg);
+    else
+        em_problems_take(&r->problems, e);
 }
 
-/* ---- names ----------------------------------------------------------------------------------- */
-
-bool em_is_url(const char *text)
-{
-    return strstr(text, "://") != NULL;
-}
-
-em_status em_name_check(const char *name, em_err *err)
-{
-    size_t n = strlen(name);
-    if (n == 0) return em_fail(err, EM_INVAL, "it is empty");
-    if (n > EM_NAME_BYTES)
-        return em_fail(err, EM_INVAL, "it has %zu bytes, at most %d are allowed", n, EM_NAME_BYTES);
-    if (name[0] == '.' || name[0] == '-')
-        return em_fail(err, EM_INVAL, "it may not begin with '%c'", name[0]);
-    for (size_t i = 0; i < n; i++) {
-        unsigned char c = (unsigned char)name[i];
-        if (c == '/' || c == '\\')
-            return em_fail(err, EM_INVAL, "'%c' would lead to another folder", c);
-        if (c < 0x20 || c == 0x7f) return em_fail(err, EM_INVAL, "it has a control character");
-    }
-    return EM_OK;
-}
-
-/* ---- one item -------------------------------------------------------------------------------- */
-
-static void complain(reader *r, size_t index, const char *fmt, ...)
+static void wrong(reader *r, em_status code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
-static void complain(reader *r, size_t index, const char *fmt, ...)
+static void wrong(reader *r, em_status code, const char *fmt, ...)
 {
     em_err e = {0};
     va_list ap;
     va_start(ap, fmt);
-    em_vfail(&e, EM_FORMAT, fmt, ap);
+    em_vfail(&e, code, fmt, ap);
     va_end(ap);
-    r->m->problems++;
-    em_logf(r->log, EM_LOG_ERROR, "item %zu (line %zu): %s", index + 1, r->line[index], e.msg);
+    em_err_prefix(&e, "%s", r->source);
+    take(r, &e);
 }
 
-/* A required or optional string; false after a complaint. */
-static bool read_string(reader *r, size_t i, const json_t *item, const char *key, bool required,
-                        const char **out)
+static void name_source(reader *r)
 {
-    const json_t *v = json_object_get(item, key);
-    if (!v || json_is_null(v)) {
-        if (required) complain(r, i, "'%s' is missing", key);
-        return !required;
-    }
-    if (!json_is_string(v)) {
-        complain(r, i, "'%s' must be a string, it is %s", key, em_json_kind(v));
-        return false;
-    }
-    *out = json_string_value(v);
-    return true;
+    snprintf(r->source, sizeof r->source, "'%.200s' item %zu (line %d)", r->path, r->job->index,
+             r->job->line);
 }
 
-/* A URL stays; a path is taken from the list's folder. Owned. */
-static char *locate(const reader *r, const char *text)
-{
-    if (em_is_url(text)) return em_strdup(text);
-    return em_path_join(r->folder, text);
-}
+/* ---- lines ----------------------------------------------------------------------------------- */
 
-static bool read_media(reader *r, size_t i, const json_t *item, const char *key, char **out)
+/* Where each item of the array begins; the text is valid JSON. `line` has room for `count`. */
+static void find_lines(const char *text, int *line, size_t count)
 {
-    const char *text = NULL;
-    if (!read_string(r, i, item, key, true, &text)) return false;
-    if (!*text) {
-        complain(r, i, "'%s' is empty", key);
-        return false;
-    }
-    if (em_is_url(text) && strncasecmp(text, "https://", 8)) {
-        complain(r, i, "'%s': only https addresses and file paths can be read", key);
-        return false;
-    }
-    *out = locate(r, text);
-    if (!*out) complain(r, i, "out of memory");
-    return *out != NULL;
-}
-
-static bool read_name(reader *r, size_t i, const json_t *item, char **out)
-{
-    em_err err = {0};
-    char fallback[32];
-    const char *name = fallback;
-    snprintf(fallback, sizeof fallback, "video_%04zu", i + 1);
-    if (!read_string(r, i, item, "output_name", false, &name)) return false;
-    if (em_name_check(name, &err)) {
-        complain(r, i, "'output_name' %s", err.msg);
-        return false;
-    }
-    for (size_t k = 0; k < r->m->count; k++)
-        if (!strcasecmp(r->m->job[k].name, name)) {
-            complain(
-                r, i,
-                "'output_name' \"%s\" is that of item %zu too: one video would overwrite the other",
-                name, r->m->job[k].index);
-            return false;
+    size_t found = 0;
+    int depth = 0, at = 1;
+    bool fresh = true; /* the next character but blanks begins an item */
+    for (const char *p = text; *p && found < count; p++) {
+        if (*p == '\n') at++;
+        if (strchr(" \t\r\n", *p)) continue;
+        if (*p == ',' && depth == 1) {
+            fresh = true;
+            continue;
         }
-    *out = em_strdup(name);
-    if (!*out) complain(r, i, "out of memory");
-    return *out != NULL;
+        if (depth == 1 && fresh && *p != ']') {
+            line[found++] = at;
+            fresh = false;
+        }
+        if (*p == '[' || *p == '{') depth++;
+        if (*p == ']' || *p == '}') depth--;
+        if (*p == '"')
+            for (p++; *p != '"'; p++)
+                if (*p == '\\') p++;
+    }
 }
 
-/* Settings of this item alone, within the flags' ranges. */
-static bool read_settings(reader *r, size_t i, const json_t *item, em_params *p)
+/* ---- one item -------------------------------------------------------------------------------- */
+
+bool em_is_address(const char *text)
 {
-    em_err err = {0};
+    size_t n = strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+.-");
+    return n > 0 && !strncmp(text + n, "://", 3);
+}
+
+void em_address_shown(char *out, size_t room, const char *text)
+{
+    size_t n = em_is_address(text) ? strcspn(text, "?#") : strlen(text);
+    snprintf(out, room, "%.*s", (int)(n < room ? n : room), text);
+}
+
+static char *copy(reader *r, const char *text)
+{
+    char *own = em_strdup(text);
+    if (!own) wrong(r, EM_NOMEM, "out of memory");
+    return own;
+}
+
+/* A text, or NULL when it is absent (said if `needed`) or no text (said). */
+static const char *get_text(reader *r, const json_t *item, const char *key, bool needed)
+{
+    em_err e = {0};
+    const char *text = NULL;
+    if (em_json_get_string(&text, item, key, r->source, &e))
+        take(r, &e);
+    else if (!text && needed)
+        wrong(r, EM_INVAL, "'%s' is missing", key);
+    return text;
+}
+
+/* The path that is meant: beside the list if it is only there. */
+static char *locate(reader *r, const char *text)
+{
+    const char *base = em_path_base(r->path);
+    if (em_is_address(text) || em_path_is_file(text) || base == r->path) return copy(r, text);
+    char *folder = em_strndup(r->path, (size_t)(base - r->path));
+    char *beside = folder ? em_path_join(folder, text) : NULL;
+    em_free(folder);
+    if (beside && em_path_is_file(beside)) return beside;
+    em_free(beside);
+    return copy(r, text);
+}
+
+static char *read_media(reader *r, const json_t *item, const char *key)
+{
+    const char *text = get_text(r, item, key, true);
+    if (!text) return NULL;
+    if (!*text) {
+        wrong(r, EM_INVAL, "'%s' is empty: give a file or an https address", key);
+    } else if (em_is_address(text) && strncasecmp(text, "https://", 8) != 0) {
+        char shown[120];
+        em_address_shown(shown, sizeof shown, text);
+        wrong(r, EM_INVAL, "'%s' is '%s': only https addresses and files can be had", key, shown);
+    } else {
+        return locate(r, text);
+    }
+    return NULL;
+}
+
+/* What is wrong with a name that becomes part of a path; NULL: nothing. */
+static const char *name_fault(const char *name)
+{
+    if (!*name) return "is empty";
+    if (strlen(name) > EM_OUTPUT_NAME_BYTES) return "is too long, 200 bytes are possible";
+    if (strpbrk(name, "/\\")) return "has a slash: it is a name, --save_path is the folder";
+    if (*name == '.' || *name == '-') return "must not begin with a dot or a dash";
+    for (const unsigned char *p = (const unsigned char *)name; *p; p++)
+        if (*p < 0x20 || *p == 0x7f) return "has a control character";
+    return NULL;
+}
+
+static char *read_name(reader *r, const json_t *item)
+{
+    char fallback[32];
+    snprintf(fallback, sizeof fallback, "video_%04zu", r->job->index);
+    const char *name = get_text(r, item, "output_name", false);
+    if (!name) return copy(r, fallback);
+    const char *fault = name_fault(name);
+    if (!fault) return copy(r, name);
+    wrong(r, EM_INVAL, "'output_name' '%.60s%s' %s", name, strlen(name) > 60 ? "…" : "", fault);
+    return NULL;
+}
+
+static void read_int(reader *r, const json_t *item, const char *key, int64_t *to)
+{
+    em_err e = {0};
+    double least = 0, most = 0;
+    em_params_range(key, &least, &most);
+    int64_t top = most >= 0x1p63 ? INT64_MAX : (int64_t)most;
+    if (em_json_get_int(to, item, key, (int64_t)least, top, r->source, &e)) take(r, &e);
+}
+
+static void read_params(reader *r, const json_t *item)
+{
+    em_params *p = &r->job->params;
+    em_err e = {0};
+    double least = 0, most = 0;
     int64_t steps = p->num_inference_steps, length = p->video_length;
     int64_t size[2] = {p->sample_size[0], p->sample_size[1]};
-    const int64_t most = 1 << 30;
-    em_status st = em_json_get_int(&p->seed, item, "seed", 0, INT64_MAX, "the item", &err);
-    if (!st)
-        st = em_json_get_int(&steps, item, "num_inference_steps", -most, most, "the item", &err);
-    if (!st) st = em_json_get_int(&length, item, "video_length", -most, most, "the item", &err);
-    if (!st)
-        st = em_json_get_double(&p->audio_guidance_scale, item, "audio_guidance_scale", -1e9, 1e9,
-                                "the item", &err);
-    if (!st && em_json_has(item, "sample_size"))
-        st = em_json_get_ints(size, 2, item, "sample_size", -most, most, "the item", &err);
+    const char *prompt = get_text(r, item, "prompt", false);
+    if (prompt && (r->job->prompt = copy(r, prompt))) p->prompt = r->job->prompt;
+
+    read_int(r, item, "seed", &p->seed);
+    read_int(r, item, "num_inference_steps", &steps);
+    read_int(r, item, "video_length", &length);
     p->num_inference_steps = (int)steps;
     p->video_length = (int)length;
-    p->sample_size[0] = (int)size[0];
-    p->sample_size[1] = (int)size[1];
-    if (!st) st = em_params_check(p, &err);
-    if (st) complain(r, i, "%s", err.msg);
-    return !st;
+
+    em_params_range("audio_guidance_scale", &least, &most);
+    if (em_json_get_double(&p->audio_guidance_scale, item, "audio_guidance_scale", least, most,
+                           r->source, &e))
+        take(r, &e);
+    em_params_range("sample_size", &least, &most);
+    if (em_json_get_ints(size, 2, item, "sample_size", (int64_t)least, (int64_t)most, r->source,
+                         &e))
+        take(r, &e);
+    for (int i = 0; i < 2; i++) p->sample_size[i] = (int)size[i];
 }
 
-static void warn_unknown_keys(reader *r, size_t i, const json_t *item)
+/* People keep their own notes in lists; a note that resembles a key may be a slip. */
+static void check_keys(reader *r, json_t *item)
 {
-    static const char *const known[] = {
-        "portrait_image",      "portrait_audio",       "output_name",  "prompt",     "seed",
-        "num_inference_steps", "audio_guidance_scale", "video_length", "sample_size"};
     const char *key;
-    json_t *v;
-    json_object_foreach((json_t *)(uintptr_t)item, key, v)
+    json_t *value;
+    json_object_foreach(item, key, value)
     {
-        bool found = false;
-        const char *like = NULL;
-        for (size_t k = 0; k < sizeof known / sizeof *known; k++) {
-            found = found || !strcmp(key, known[k]);
-            if (strstr(known[k], key) || strstr(key, known[k]) || !strncasecmp(key, known[k], 5))
-                like = known[k];
+        const char *best = NULL;
+        size_t least = strlen(key) / 3 + 2;
+        for (int i = 0; i < KNOWN_KEYS; i++) {
+            size_t d = strcmp(key, known_keys[i]) ? em_str_distance(key, known_keys[i]) + 1 : 0;
+            if (d < least) {
+                least = d;
+                best = known_keys[i];
+            }
         }
-        if (found) continue;
-        em_logf(r->log, EM_LOG_WARN, "item %zu (line %zu): '%s' is not a key of a job%s%s%s", i + 1,
-                r->line[i], key, like ? ": did you mean '" : "", like ? like : "",
-                like ? "'?" : "");
+        if (best && !least) continue;
+        em_logf(&r->options->log, EM_LOG_WARN, "%s: the key '%.60s' is not known%s%s%s", r->source,
+                key, best ? ", did you mean '" : "", best ? best : "", best ? "'?" : "");
     }
 }
 
-static void close_job(em_batch_job *j)
+static void read_item(reader *r, json_t *item)
 {
-    em_free(j->image);
-    em_free(j->audio);
-    em_free(j->name);
-    em_free(j->prompt);
-    *j = (em_batch_job){0};
-}
-
-static void read_item(reader *r, size_t i, const json_t *item)
-{
+    em_batch_job *j = r->job;
+    j->params = *r->options->params;
     if (!json_is_object(item)) {
-        complain(r, i, "it must be an object, it is %s", em_json_kind(item));
+        wrong(r, EM_FORMAT, "an object was expected, it is %s", em_json_kind(item));
         return;
     }
-    em_batch_job j = {.params = *r->defaults, .index = i + 1, .line = r->line[i]};
-    const char *prompt = NULL;
-    warn_unknown_keys(r, i, item);
-    /* & and not &&: all that is wrong with an item is told at once */
-    bool good = read_media(r, i, item, "portrait_image", &j.image) &
-                read_media(r, i, item, "portrait_audio", &j.audio) &
-                read_name(r, i, item, &j.name) & read_string(r, i, item, "prompt", false, &prompt) &
-                read_settings(r, i, item, &j.params);
-    if (good && prompt) {
-        j.prompt = em_strdup(prompt);
-        j.params.prompt = j.prompt;
-        good = j.prompt != NULL;
-    }
-    if (!good || !EM_PUSH(r->m->job, r->m->count, r->m->cap, j)) close_job(&j);
+    check_keys(r, item);
+    j->image = read_media(r, item, "portrait_image");
+    j->audio = read_media(r, item, "portrait_audio");
+    j->name = read_name(r, item);
+    read_params(r, item);
+    if (em_json_has(item, "upload_url"))
+        wrong(r, EM_INVAL, "'upload_url': videos cannot be uploaded yet, leave it out");
 }
 
-/* ---- the list -------------------------------------------------------------------------------- */
+/* ---- the whole list -------------------------------------------------------------------------- */
 
-static em_status open_reader(reader *r, const char *path, const char *text, size_t size_bytes,
-                             em_err *err)
+static int by_name(const void *a, const void *b)
 {
-    const char *slash = strrchr(path, '/');
-    r->folder = slash ? em_strndup(path, (size_t)(slash - path) + (slash == path)) : em_strdup(".");
-    if (!r->folder || !find_lines(r, text, size_bytes))
-        return em_fail(err, EM_NOMEM, "no memory for '%s'", path);
-    return EM_OK;
+    const em_batch_job *x = *(em_batch_job *const *)a, *y = *(em_batch_job *const *)b;
+    int d = strcasecmp(x->name, y->name);
+    return d ? d : x->index < y->index ? -1 : 1;
 }
 
-em_status em_manifest_read(em_manifest *m, const char *path, const em_params *defaults,
-                           const em_log *log, em_err *err)
+/* Two jobs with one name would overwrite each other; on some file systems capitals are no
+ * difference. */
+static void check_duplicates(reader *r)
 {
-    char *text = NULL;
-    size_t size_bytes = 0;
-    json_t *list = NULL;
-    reader r = {.m = m, .defaults = defaults, .log = log};
-    *m = (em_manifest){0};
-    em_status st = em_file_read(&text, &size_bytes, path, MAX_LIST_BYTES, err);
-    if (!st) st = em_json_parse(&list, text, size_bytes, "the job list", err);
-    if (!st && !json_is_array(list))
-        st = em_fail(err, EM_FORMAT, "the job list '%s' must be a JSON array of jobs, it is %s",
-                     path, em_json_kind(list));
-    if (!st) st = open_reader(&r, path, text, size_bytes, err);
-    if (!st) {
-        m->items = json_array_size(list);
-        for (size_t i = 0; i < m->items; i++) read_item(&r, i, json_array_get(list, i));
+    em_manifest *m = r->list;
+    size_t n = 0;
+    em_batch_job **named = em_alloc_array(m->count, sizeof *named);
+    if (!named) {
+        em_problems_add(&r->problems, EM_NOMEM, "no memory to check '%s'", r->path);
+        return;
     }
-    json_decref(list);
+    for (size_t i = 0; i < m->count; i++)
+        if (m->job[i].name) named[n++] = &m->job[i];
+    qsort(named, n, sizeof *named, by_name);
+    for (size_t i = 1; i < n; i++) {
+        const em_batch_job *before = named[i - 1];
+        if (strcasecmp(before->name, named[i]->name) != 0) continue;
+        r->job = named[i];
+        name_source(r);
+        wrong(r, EM_INVAL, "'output_name' '%s' is that of item %zu (line %d) too", named[i]->name,
+              before->index, before->line);
+    }
+    em_free(named);
+}
+
+static void read_items(reader *r, const json_t *doc, const char *text)
+{
+    size_t count = json_array_size(doc);
+    em_manifest *m = r->list;
+    int *line = em_alloc_array(count, sizeof *line);
+    m->job = em_alloc_array(count, sizeof *m->job);
+    if (!line || !m->job) {
+        em_problems_add(&r->problems, EM_NOMEM, "no memory to read '%s'", r->path);
+        em_free(line);
+        return;
+    }
+    find_lines(text, line, count);
+    for (; m->count < count; m->count++) {
+        r->job = &m->job[m->count];
+        r->job->index = m->count + 1;
+        r->job->line = line[m->count];
+        name_source(r);
+        read_item(r, json_array_get(doc, m->count));
+    }
+    em_free(line);
+    check_duplicates(r);
+}
+
+em_status em_manifest_read(em_manifest *out, const char *path, const em_manifest_options *options,
+                           em_err *err)
+{
+    em_manifest list = {0};
+    reader r = {.path = path,
+                .options = options,
+                .list = &list,
+                .problems = {.log = &options->log}};
+    char *text = NULL, source[SOURCE_BYTES];
+    size_t size_bytes;
+    json_t *doc = NULL;
+    em_status st = em_file_read(&text, &size_bytes, path, LIST_BYTES, err);
+    if (st) return st;
+    snprintf(source, sizeof source, "'%.200s'", path);
+    st = em_json_parse(&doc, text, size_bytes, source, err);
+    if (!st && !json_is_array(doc))
+        st = em_fail(err, EM_FORMAT, "'%s' must hold a list of jobs, [ … ], it holds %s", path,
+                     em_json_kind(doc));
+    if (!st && json_array_size(doc) > 0) {
+        read_items(&r, doc, text);
+        st = em_problems_end(&r.problems, source, err);
+    }
+    json_decref(doc);
     em_free(text);
-    em_free(r.folder);
-    em_free(r.line);
+    if (st)
+        em_manifest_close(&list);
+    else
+        *out = list;
     return st;
+}
+
+/* ---- a list of one --------------------------------------------------------------------------- */
+
+em_status em_manifest_single(em_manifest *out, const char *image, const char *audio,
+                             const char *output, const em_params *params, em_err *err)
+{
+    char shown[EM_OUTPUT_NAME_BYTES + 1];
+    em_manifest list = {.count = 1, .job = em_alloc(sizeof *list.job)};
+    if (!list.job) return em_fail(err, EM_NOMEM, "no memory for a job");
+    em_batch_job *j = list.job;
+    em_address_shown(shown, sizeof shown, image);
+    const char *base = em_path_base(shown);
+    *j = (em_batch_job){.index = 1,
+                        .image = em_strdup(image),
+                        .audio = em_strdup(audio),
+                        .name = em_strndup(base, strcspn(base, ".")),
+                        .output = output ? em_strdup(output) : NULL,
+                        .params = *params};
+    if (j->image && j->audio && j->name && (j->output || !output)) {
+        *out = list;
+        return EM_OK;
+    }
+    em_manifest_close(&list);
+    return em_fail(err, EM_NOMEM, "no memory for a job");
 }
 
 void em_manifest_close(em_manifest *m)
 {
-    for (size_t i = 0; i < m->count; i++) close_job(&m->job[i]);
+    for (size_t i = 0; i < m->count; i++) {
+        em_batch_job *j = &m->job[i];
+        em_free(j->image);
+        em_free(j->audio);
+        em_free(j->name);
+        em_free(j->output);
+        em_free(j->prompt);
+    }
     em_free(m->job);
     *m = (em_manifest){0};
 }

@@ -1,41 +1,57 @@
-/* The job list: JSON in, requests out. All problems are found before any work starts. */
+/* The job list: a JSON array of {"portrait_image", "portrait_audio", "output_name"}, each item with
+ * parameters of its own if it wants. Everything that can be wrong with a list is found before any
+ * work starts, all of it at once, by item and line. */
 #ifndef EM_BATCH_MANIFEST_H
 #define EM_BATCH_MANIFEST_H
 
 #include "base/log.h"
 #include "base/status.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 
-enum { EM_NAME_BYTES = 200 }; /* of an output_name, at most */
+#define EM_OUTPUT_NAME_BYTES 200 /* at most, without what is appended */
 
 typedef struct em_batch_job {
-    char *image,
-        *audio;   /* owned: https URL, or path (relative ones are taken from the list's folder) */
-    char *name;   /* owned: output_name */
-    char *prompt; /* owned, or NULL: params.prompt is the batch's */
-    em_params params;   /* the batch's, with this item's own settings */
-    size_t index, line; /* place in the list: from 1 */
+    size_t index; /* 1-based position in the list */
+    int line;     /* where the item begins; 0: there is no list */
+    /* Path or https address; a relative path counts from where the program was started, or, if
+     * nothing is there, from the list's own folder. Owned, like the next three. */
+    char *image, *audio;
+    char *name;       /* output_name */
+    char *output;     /* path of the video; NULL: SAVE_PATH/NAME_output.mp4 */
+    char *prompt;     /* the job's own, or NULL */
+    em_params params; /* the batch's with the job's own laid over; prompt as above, or borrowed */
+    em_err problem;   /* why it cannot run; code EM_OK: it can */
 } em_batch_job;
 
 typedef struct em_manifest {
-    em_batch_job *job; /* owned; only good items */
-    size_t count, cap;
-    size_t items;    /* in the list */
-    size_t problems; /* of items that are not among the jobs */
+    em_batch_job *job; /* owned */
+    size_t count, cap, invalid;
 } em_manifest;
 
-/* Reads and checks the whole list; every problem is one error line in the log, with its item and
- * line; unknown keys are warnings. EM_FORMAT when the file is no list at all. A list with problems
- * is still returned: m->problems says so. Close in any case. */
-em_status em_manifest_read(em_manifest *m, const char *path, const em_params *defaults,
-                           const em_log *log, em_err *err);
+typedef struct em_manifest_options {
+    const em_params
+        *params;       /* of jobs that do not say otherwise; its prompt outlives the manifest */
+    bool skip_invalid; /* bad items are warned of and marked; otherwise they fail the list */
+    em_log log;
+} em_manifest_options;
+
+/* *out is the caller's: em_manifest_close. EM_FORMAT, EM_INVAL: the list is bad. EM_IO: it cannot
+ * be read. */
+em_status em_manifest_read(em_manifest *out, const char *path, const em_manifest_options *options,
+                           em_err *err);
+
+/* A list of one job: its video is `output`, or, if that is NULL, named after the picture up to its
+ * first dot. */
+em_status em_manifest_single(em_manifest *out, const char *image, const char *audio,
+                             const char *output, const em_params *params, em_err *err);
+
 void em_manifest_close(em_manifest *m);
 
-/* Whether `text` is an https (or any) URL and not a path. */
-bool em_is_url(const char *text);
-
-/* A name that stays inside its folder and shows as it is; else says why not into err. */
-em_status em_name_check(const char *name, em_err *err);
+bool em_is_address(const char *text); /* "https://…", or any other scheme */
+/* The part of an address that may be shown: a signed one carries a secret behind its `?`. Into out,
+ * cut there and at the room; a path comes through whole. */
+void em_address_shown(char *out, size_t room, const char *text);
 
 #endif

@@ -1,160 +1,142 @@
-#include "batch/render.h"
-
+/* em_render: from files to a file. Reads the picture and the sound, and lets the frames run into an
+ * MP4 as they are decoded; the video has its name only when it is whole and was counted. */
 #include "base/alloc.h"
 #include "io/audio_in.h"
-#include "io/file.h"
 #include "io/image_in.h"
+#include "io/image_resize.h"
 #include "io/video_out.h"
+#include "pipeline/engine.h"
+#include "pipeline/params.h"
 
-#include <math.h>
-#include <string.h>
+#include <limits.h>
 
-/* What the sink writes to. */
-typedef struct writer {
-    const em_render_job *job;
-    const em_audio *audio;
-    em_video_out *video;
+/* A request on its way. */
+typedef struct film {
+    const em_request *q;
+    const em_log *log;
+    em_image image;
+    em_audio sound; /* as in the file: what the video carries */
+    float *mono;    /* what the model hears */
+    em_video_out *out;
     int width, height, frames;
-} writer;
-
-static void on_progress(void *user, const em_progress *p)
-{
-    const writer *w = user;
-    if (w->job->progress) w->job->progress(w->job->user, p);
-}
-
-static em_status on_begin(void *user, int width, int height, int frames, em_err *err)
-{
-    writer *w = user;
-    const em_video_params v = {.width = width,
-                               .height = height,
-                               .fps = w->job->params->fps,
-                               .frames = frames,
-                               .crf = w->job->params->crf,
-                               .audio = w->audio->samples,
-                               .audio_n = w->audio->n,
-                               .audio_rate_hz = w->audio->rate_hz,
-                               .audio_channels = w->audio->channels};
-    w->width = width;
-    w->height = height;
-    w->frames = frames;
-    return em_video_out_open(&w->video, w->job->output_path, &v, w->job->log, err);
-}
-
-static em_status on_frame(void *user, const uint8_t *rgb, int index, em_err *err)
-{
-    writer *w = user;
-    (void)index;
-    return em_video_out_push(w->video, rgb, err);
-}
-
-/* Said before the run, with both lengths and the flag to raise. */
-static void tell_cut(const em_render_job *j, const em_audio *audio)
-{
-    const em_params *p = j->params;
-    int whole = em_audio_frames(audio->n, audio->rate_hz, p->fps, 4093);
-    if (whole <= p->video_length) return;
-    em_logf(j->log, EM_LOG_WARN,
-            "the sound lasts %.2f s (%d frames), the video will end after %d: raise --video_length "
-            "to keep all",
-            (double)audio->n / audio->rate_hz, whole,
-            em_audio_frames(audio->n, audio->rate_hz, p->fps, p->video_length));
-}
-
-/* The file is reopened before it gets its name. */
-static em_status check_part(const writer *w, em_err *err)
-{
-    em_video_info info;
-    const char *part = em_video_out_part(w->video);
-    em_status st = em_video_check(&info, part, err);
-    if (st) return st;
-    double seconds = (double)w->frames / w->job->params->fps;
-    if (info.video_streams != 1 || info.audio_streams != 1 || info.frames != w->frames ||
-        info.width != w->width || info.height != w->height ||
-        fabs(info.video_seconds - seconds) > 0.1)
-        return em_fail(
-            err, EM_IO,
-            "'%s' does not hold what was written: %lld frames of %d x %d, %.2f s, expected %d of "
-            "%d x %d, %.2f s",
-            part, (long long)info.frames, info.width, info.height, info.video_seconds, w->frames,
-            w->width, w->height, seconds);
-    return EM_OK;
-}
-
-static em_status generate(em_engine *engine, const em_render_job *j, const em_image *image,
-                          const em_audio *audio, em_result *result, em_err *err)
-{
-    float *mono = NULL;
-    writer w = {.job = j, .audio = audio};
-    em_status st = em_audio_mono(&mono, audio, err);
-    if (st) return st;
-    const em_picture picture = {image->rgb, image->width, image->height};
-    const em_sound sound = {mono, audio->n, audio->rate_hz};
-    const em_sink sink = {.progress = on_progress,
-                          .begin = on_begin,
-                          .frame = on_frame,
-                          .user = &w};
-    tell_cut(j, audio);
-    st = em_generate(engine, &picture, &sound, j->params, &sink, result, err);
-    em_free(mono);
-    if (!st) st = em_video_out_finish(w.video, err);
-    if (!st) st = check_part(&w, err);
-    if (!st) st = em_video_out_commit(&w.video, err);
-    em_video_out_close(&w.video);
-    return st;
-}
-
-/* True when a whole video has the final name; a broken or foreign file there is an error. */
-static em_status look_for_finished(const em_render_job *j, bool *there, em_err *err)
-{
-    em_video_info info;
-    em_err why = {0};
-    *there = false;
-    if (em_path_is_dir(j->output_path))
-        return em_fail(err, EM_INVAL, "'%s' is a folder", j->output_path);
-    if (j->overwrite || !em_path_is_file(j->output_path)) return EM_OK;
-    if (em_video_check(&info, j->output_path, &why))
-        return em_fail(err, EM_INVAL,
-                       "'%s' is there and is not a whole video: remove it, or use --force",
-                       j->output_path);
-    *there = true;
-    return EM_OK;
-}
-
-em_status em_render_run(em_engine *engine, const em_render_job *j, em_result *result, bool *made,
-                        em_err *err)
-{
-    em_image image = {0};
-    em_audio audio = {0};
-    bool there = false;
-    em_status st = look_for_finished(j, &there, err);
-    if (!st && !there) {
-        st = em_image_load(&image, j->image_path, EM_IMAGE_UPRIGHT, err);
-        if (!st) st = em_audio_load(&audio, j->audio_path, NULL, err);
-        if (!st) st = generate(engine, j, &image, &audio, result, err);
-    }
-    em_image_free(&image);
-    em_audio_free(&audio);
-    if (!st && made) *made = !there;
-    return st;
-}
+} film;
 
 em_request em_request_default(void)
 {
     return (em_request){.params = em_params_default()};
 }
 
+/* ---- before ---------------------------------------------------------------------------------- */
+
+/* How much of the sound becomes video; said before the work, not after it. */
+static em_status check_length(const film *f, em_err *err)
+{
+    const em_params *p = &f->q->params;
+    const em_audio *s = &f->sound;
+    int frames = em_audio_frames(s->n, s->rate_hz, p->fps, p->video_length);
+    double seconds = (double)s->n / s->rate_hz;
+    uint64_t covered = (uint64_t)s->n * (uint64_t)p->fps / (uint64_t)s->rate_hz;
+    if (frames < 1)
+        return em_fail(
+            err, EM_INVAL,
+            "'%s' has %zu samples at %d Hz, less than one frame at %d fps: give a longer "
+            "sound",
+            f->q->audio_path, s->n, s->rate_hz, p->fps);
+    if (covered > (uint64_t)p->video_length)
+        em_logf(f->log, EM_LOG_WARN,
+                "'%s' is %.2f s long, the video will be %.2f s (%d frames): raise --video_length "
+                "to %llu to hear it all",
+                f->q->audio_path, seconds, (double)frames / p->fps, frames,
+                (unsigned long long)covered);
+    if (frames == 1)
+        em_logf(f->log, EM_LOG_WARN, "'%s' covers one frame: the video is a still",
+                f->q->audio_path);
+    return EM_OK;
+}
+
+static em_status open_inputs(film *f, em_err *err)
+{
+    const em_params *p = &f->q->params;
+    em_status st = em_params_check(p, err);
+    if (!st) st = em_image_load(&f->image, f->q->image_path, EM_IMAGE_UPRIGHT, err);
+    if (!st)
+        st = em_image_check_size(f->q->image_path, f->image.width, f->image.height,
+                                 p->sample_size[0], p->sample_size[1], err);
+    if (!st) st = em_audio_load(&f->sound, f->q->audio_path, NULL, err);
+    if (!st) st = check_length(f, err);
+    return st ? st : em_audio_mono(&f->mono, &f->sound, err);
+}
+
+/* ---- during ---------------------------------------------------------------------------------- */
+
+static void on_progress(void *user, const em_progress *p)
+{
+    const film *f = user;
+    if (f->q->progress) f->q->progress(f->q->user, p);
+}
+
+static em_status on_begin(void *user, int width, int height, int frames, em_err *err)
+{
+    film *f = user;
+    const em_params *p = &f->q->params;
+    const em_video_params v = {.width = width,
+                               .height = height,
+                               .fps = p->fps,
+                               .frames = frames,
+                               .crf = p->crf,
+                               .audio = f->sound.samples,
+                               .audio_n = f->sound.n,
+                               .audio_rate_hz = f->sound.rate_hz,
+                               .audio_channels = f->sound.channels};
+    f->width = width;
+    f->height = height;
+    f->frames = frames;
+    return em_video_out_open(&f->out, f->q->output_path, &v, f->log, err);
+}
+
+static em_status on_frame(void *user, const uint8_t *rgb, int index, em_err *err)
+{
+    film *f = user;
+    (void)index;
+    return em_video_out_push(f->out, rgb, err);
+}
+
+/* ---- after ----------------------------------------------------------------------------------- */
+
+static em_status check_video(const film *f, em_err *err)
+{
+    em_video_info v;
+    em_status st = em_video_check(&v, em_video_out_part(f->out), err);
+    if (st) return st;
+    if (v.width == f->width && v.height == f->height && v.frames == f->frames &&
+        v.video_streams == 1 && v.audio_streams == 1)
+        return EM_OK;
+    return em_fail(err, EM_VERDICT,
+                   "'%s' was to have %d frames of %d x %d with sound, it has %lld of %d x %d with "
+                   "%d sound tracks: make it again",
+                   f->q->output_path, f->frames, f->width, f->height, (long long)v.frames, v.width,
+                   v.height, v.audio_streams);
+}
+
 em_status em_render(em_engine *engine, const em_request *q, em_result *result, em_err *err)
 {
-    if (!q->image_path || !q->audio_path || !q->output_path)
-        return em_fail(err, EM_INVAL,
-                       "a request needs a picture, a sound and the name of its video");
-    const em_render_job j = {.image_path = q->image_path,
-                             .audio_path = q->audio_path,
-                             .output_path = q->output_path,
-                             .params = &q->params,
-                             .overwrite = true,
-                             .progress = q->progress,
-                             .user = q->user};
-    return em_render_run(engine, &j, result, NULL, err);
+    film f = {.q = q, .log = &engine->log};
+    em_result made = {0};
+    em_status st = open_inputs(&f, err);
+    if (st) goto done;
+    const em_picture picture = {f.image.rgb, f.image.width, f.image.height};
+    const em_sound sound = {f.mono, f.sound.n, f.sound.rate_hz};
+    const em_sink sink = {on_progress, on_begin, on_frame, &f};
+    st = em_generate(engine, &picture, &sound, &q->params, &sink, &made, err);
+    if (!st) st = em_video_out_finish(f.out, err);
+    if (!st) st = check_video(&f, err);
+    if (!st) st = em_video_out_commit(&f.out, err);
+    if (!st && result) *result = made;
+
+done:
+    em_video_out_close(&f.out);
+    em_image_free(&f.image);
+    em_audio_free(&f.sound);
+    em_free(f.mono);
+    return st;
 }

@@ -1,84 +1,103 @@
-#include "batch/report.h"
-
+/* batch_report.json: what a program reads after the batch. */
 #include "base/alloc.h"
-#include "io/fetch.h"
+#include "batch/batch.h"
 #include "io/file.h"
 #include "io/json.h"
 
 #include <string.h>
 
-const char *em_job_state_name(em_job_state s)
+/* Every json_object_set_new takes the new value, NULL (out of memory) too, and says so. */
+static bool set(json_t *o, const char *key, json_t *value)
 {
-    static const char *const name[] = {[EM_JOB_NOT_RUN] = "not run",
-                                       [EM_JOB_DONE] = "done",
-                                       [EM_JOB_SKIPPED] = "skipped",
-                                       [EM_JOB_FAILED] = "failed"};
-    return name[s];
+    return json_object_set_new(o, key, value) == 0;
 }
 
-void em_report_table(em_str *text, const em_manifest *m, const em_job_report *r)
+/* JSON is UTF-8, a path is any bytes: those that are not become question marks. */
+static json_t *text(const char *bytes)
 {
-    size_t count[4] = {0};
-    for (size_t i = 0; i < m->count; i++) {
-        char took[24] = "";
-        count[r[i].state]++;
-        if (r[i].state == EM_JOB_DONE) em_format_seconds(took, r[i].total_ms / 1e3);
-        em_str_printf(text, "%-24s %-8s %12s  %s\n", m->job[i].name, em_job_state_name(r[i].state),
-                      took, r[i].state == EM_JOB_FAILED ? r[i].error : r[i].output);
+    json_t *v = json_string(bytes);
+    char *ascii = v ? NULL : em_strdup(bytes);
+    if (!ascii) return v;
+    for (char *p = ascii; *p; p++)
+        if ((unsigned char)*p >= 0x80) *p = '?';
+    v = json_string(ascii);
+    em_free(ascii);
+    return v;
+}
+
+static json_t *describe_stages(const em_result *r)
+{
+    json_t *all = json_object();
+    bool ok = all != NULL;
+    for (int s = 0; ok && s < EM_STAGE_COUNT; s++) {
+        const em_stage_report *g = &r->stage[s];
+        ok = set(all, em_stage_name((em_stage)s),
+                 json_pack("{s:f, s:f, s:I}", "seconds", g->ms / 1000, "flops", g->flops,
+                           "scratch_bytes", (json_int_t)g->scratch_bytes));
     }
-    em_str_printf(text, "%zu done, %zu skipped as done, %zu failed, %zu not run\n",
-                  count[EM_JOB_DONE], count[EM_JOB_SKIPPED], count[EM_JOB_FAILED],
-                  count[EM_JOB_NOT_RUN]);
+    if (ok) return all;
+    json_decref(all);
+    return NULL;
 }
 
-static json_t *stages_json(const em_result *r)
+static bool describe_result(json_t *o, const em_batch_item *it)
 {
-    json_t *stages = json_object();
-    for (int s = 0; s < EM_STAGE_COUNT; s++)
-        json_object_set_new(stages, em_stage_name((em_stage)s),
-                            json_pack("{s:f, s:f, s:I}", "seconds", r->stage[s].ms / 1e3, "gflop",
-                                      r->stage[s].flops / 1e9, "peak_scratch_bytes",
-                                      (json_int_t)r->stage[s].scratch_bytes));
-    return stages;
+    const em_result *r = &it->result;
+    return set(o, "width", json_integer(r->width)) && set(o, "height", json_integer(r->height)) &&
+           set(o, "frames", json_integer(r->frames)) &&
+           set(o, "forwards", json_integer(r->forwards)) &&
+           set(o, "peak_scratch_bytes", json_integer((json_int_t)r->scratch_bytes)) &&
+           set(o, "peak_weight_bytes", json_integer((json_int_t)r->weight_bytes)) &&
+           set(o, "stages", describe_stages(r));
 }
 
-static json_t *job_json(const em_batch_job *j, const em_job_report *r)
+static json_t *describe_item(const em_batch_item *it)
 {
-    char image[512], audio[512];
-    json_t *o =
-        json_pack("{s:s, s:I, s:I, s:s, s:s, s:s, s:I}", "output_name", j->name, "item",
-                  (json_int_t)j->index, "line", (json_int_t)j->line, "state",
-                  em_job_state_name(r->state), "portrait_image",
-                  em_url_public(image, sizeof image, j->image), "portrait_audio",
-                  em_url_public(audio, sizeof audio, j->audio), "seed", (json_int_t)j->params.seed);
-    if (r->state == EM_JOB_FAILED) json_object_set_new(o, "error", json_string(r->error));
-    if (r->state == EM_JOB_DONE || r->state == EM_JOB_SKIPPED)
-        json_object_set_new(o, "output", json_string(r->output));
-    if (r->state != EM_JOB_DONE) return o;
-    json_object_update_new(o, json_pack("{s:i, s:i, s:i, s:i, s:f, s:I, s:I, s:o}", "width",
-                                        r->result.width, "height", r->result.height, "frames",
-                                        r->result.frames, "forwards", r->result.forwards, "seconds",
-                                        r->total_ms / 1e3, "peak_scratch_bytes",
-                                        (json_int_t)r->result.scratch_bytes, "peak_weight_bytes",
-                                        (json_int_t)r->result.weight_bytes, "stages",
-                                        stages_json(&r->result)));
-    return o;
+    char image[256] = "", audio[256] = "";
+    const em_batch_job *j = it->job;
+    json_t *o = json_object();
+    if (j->image) em_address_shown(image, sizeof image, j->image);
+    if (j->audio) em_address_shown(audio, sizeof audio, j->audio);
+    bool ok = o && set(o, "index", json_integer((json_int_t)j->index)) &&
+              set(o, "output_name", j->name ? text(j->name) : json_null()) &&
+              set(o, "portrait_image", text(image)) && set(o, "portrait_audio", text(audio)) &&
+              set(o, "output", it->output ? text(it->output) : json_null()) &&
+              set(o, "state", json_string(em_job_state_name(it->state))) &&
+              set(o, "seed", json_integer(j->params.seed)) &&
+              set(o, "seconds", json_real(it->seconds));
+    if (ok && it->state == EM_JOB_DONE) ok = describe_result(o, it);
+    if (ok && it->err.code)
+        ok = set(o, "error", text(it->err.msg)) &&
+             set(o, "error_kind", json_string(em_status_text(it->err.code)));
+    if (ok) return o;
+    json_decref(o);
+    return NULL;
 }
 
-em_status em_report_write(const char *path, const em_manifest *m, const em_job_report *r,
-                          em_err *err)
+static json_t *describe_batch(const em_batch *b)
 {
-    em_file_writer *file = NULL;
-    em_json_setup(); /* so that the text is ours to free */
-    json_t *jobs = json_array(),
-           *doc = json_pack("{s:s, s:o}", "version", em_version(), "jobs", jobs);
-    for (size_t i = 0; i < m->count; i++) json_array_append_new(jobs, job_json(&m->job[i], &r[i]));
-    char *text = doc ? json_dumps(doc, JSON_INDENT(1) | JSON_REAL_PRECISION(9)) : NULL;
-    em_status st = text ? EM_OK : em_fail(err, EM_NOMEM, "no memory for the report '%s'", path);
-    if (!st) st = em_file_writer_open(&file, path, err);
-    if (!st) st = em_file_writer_write(file, 0, text, strlen(text), err);
-    if (!st) st = em_file_writer_commit(&file, err);
-    em_file_writer_close(&file);
+    json_t *jobs = json_array(), *summary = json_object(), *doc = NULL;
+    bool ok = jobs && summary;
+    for (size_t i = 0; ok && i < em_batch_count(b); i++)
+        ok = json_array_append_new(jobs, describe_item(em_batch_at(b, i))) == 0;
+    for (int s = 0; ok && s < EM_JOB_STATES; s++)
+        ok = set(summary, em_job_state_name((em_job_state)s),
+                 json_integer((json_int_t)em_batch_in_state(b, (em_job_state)s)));
+    if (ok)
+        doc =
+            json_pack("{s:s, s:O, s:O}", "version", em_version(), "jobs", jobs, "summary", summary);
+    json_decref(jobs);
+    json_decref(summary);
+    return doc;
+}
+
+em_status em_batch_report(const em_batch *b, const char *path, em_err *err)
+{
+    em_json_setup();
+    json_t *doc = describe_batch(b);
+    char *text = doc ? json_dumps(doc, JSON_INDENT(2)) : NULL;
+    em_status st = text ? em_file_write(path, text, strlen(text), err)
+                        : em_fail(err, EM_NOMEM, "no memory to write '%s'", path);
     json_decref(doc);
     em_free(text);
     return st;

@@ -2,498 +2,692 @@
 
 #include "base/alloc.h"
 #include "base/array.h"
-#include "base/str.h"
+#include "io/json.h"
 #include "io/yaml.h"
 #include "pipeline/params.h"
 
 #include <errno.h>
-#include <math.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
+/* ---- the table ------------------------------------------------------------------------------- */
+
 typedef enum kind {
+    SWITCH,     /* bool, on when named */
+    SWITCH_OFF, /* bool, off when named */
     TEXT,
     INT,
     INT64,
-    DOUBLE,
-    SWITCH, /* no value: sets a bool */
-    CHOICE, /* one of `choices`, by index, into an int or an enum */
-    SIZE,   /* two ints: height, width */
-    UNUSED, /* accepted with a value, has no effect */
-    UNUSED_SWITCH,
+    REAL,
+    CHOICE, /* an enum, by a word of `choices` */
+    SIZE,   /* int[2]: two numbers */
 } kind;
 
+typedef struct choice {
+    const char *word; /* NULL ends a list */
+    int value;
+} choice;
+
+static const choice samplers[] = {{"Flow_Unipc", EM_SAMPLER_UNIPC},
+                                  {"Flow_DPM++", EM_SAMPLER_DPMPP},
+                                  {"Flow", EM_SAMPLER_EULER},
+                                  {0}};
+static const choice dtypes[] = {{"bfloat16", EM_WEIGHT_BFLOAT16},
+                                {"float16", EM_WEIGHT_FLOAT16},
+                                {"float32", EM_WEIGHT_FLOAT32},
+                                {0}};
+static const choice memory_modes[] = {{"lightweight", EM_MEMORY_LIGHTWEIGHT},
+                                      {"beefy", EM_MEMORY_BEEFY},
+                                      {"auto", EM_MEMORY_AUTO},
+                                      {0}};
+static const choice teacache_modes[] = {{"branch", EM_TEACACHE_BRANCH},
+                                        {"reference", EM_TEACACHE_REFERENCE},
+                                        {0}};
+static const choice rngs[] = {{"cuda", EM_RNG_CUDA}, {"cpu", EM_RNG_CPU}, {0}};
+
+typedef enum effect {
+    ACTS,
+    INERT,  /* taken, has no effect in this model or here: said once */
+    HIDDEN, /* acts; an old spelling that --help does not list */
+} effect;
+
 typedef struct option {
-    const char *name; /* with _; - is the same */
-    const char *arg;  /* what --help calls the value */
+    const char *name;
     kind kind;
+    size_t offset; /* in em_options */
     unsigned commands;
-    size_t offset;
+    const char *argument; /* its name in --help */
     const char *help;
-    const char *choices;  /* "a|b|c" */
-    const char *fallback; /* for --help, where it is not plain */
+    const choice *choices;
+    double least, most;   /* equal: em_params_range knows, if there is one */
+    const char *fallback; /* the default in --help, where em_options_open's value does not say it */
+    effect effect;
 } option;
 
-enum {
-    MAKE = EM_CMD_BATCH | EM_CMD_RUN | EM_CMD_DEMO, /* commands that make videos */
-    LOAD = MAKE | EM_CMD_PLAN,                      /* … or ask what that would take */
-    ALL = LOAD | EM_CMD_INSPECT | EM_CMD_SYNTH,
-};
-
-#define AT(field) offsetof(em_options, field)
-
-static const option table[] = {
-    {"json_path", "FILE", TEXT, EM_CMD_BATCH, AT(json_path), "the job list", NULL, "required"},
-    {"image_path", "FILE", TEXT, EM_CMD_RUN | EM_CMD_PLAN | EM_CMD_DEMO, AT(image_path),
-     "the portrait", NULL, NULL},
-    {"image", "FILE", TEXT, EM_CMD_RUN | EM_CMD_PLAN | EM_CMD_DEMO, AT(image_path), "the same",
-     NULL, NULL},
-    {"audio_path", "FILE", TEXT, EM_CMD_RUN | EM_CMD_PLAN | EM_CMD_DEMO, AT(audio_path),
-     "the voice", NULL, NULL},
-    {"audio", "FILE", TEXT, EM_CMD_RUN | EM_CMD_PLAN | EM_CMD_DEMO, AT(audio_path), "the same",
-     NULL, NULL},
-    {"output", "FILE", TEXT, EM_CMD_RUN | EM_CMD_DEMO, AT(output), "the video", NULL,
-     "SAVE_PATH/PICTURE_output.mp4"},
-    {"save_path", "DIR", TEXT, MAKE, AT(save_path), "where videos and the report go", NULL,
-     "outputs"},
-    {"demo_model", NULL, SWITCH, EM_CMD_RUN | EM_CMD_BATCH | EM_CMD_PLAN, AT(demo_model),
-     "use the small model that comes with the program", NULL, NULL},
-    {"model_name", "DIR", TEXT, LOAD, AT(engine.model_name),
-     "folder of the base model: VAE, UMT5, CLIP, tokenizer, transformer", NULL, "required"},
-    {"transformer_path", "FILE", TEXT, LOAD, AT(engine.transformer_path),
-     "Flash transformer, laid over the base one", NULL, "none"},
-    {"wav2vec_model_dir", "DIR", TEXT, LOAD, AT(engine.wav2vec_model_dir),
-     "folder of the audio encoder", NULL, "required"},
-    {"config_path", "FILE", TEXT, LOAD, AT(engine.config_path), "config.yaml of the model", NULL,
-     "MODEL_NAME/config.yaml, else built in"},
-    {"vae_path", "FILE", TEXT, EM_CMD_RUN | EM_CMD_PLAN, AT(engine.vae_path), "another VAE", NULL,
-     "as configured"},
-    {"ckpt_idx", "N", INT, EM_CMD_RUN | EM_CMD_PLAN, AT(engine.ckpt_idx),
-     "checkpoint-N.pth of a --transformer_path folder", NULL, "50000"},
-    {"prompt", "TEXT", TEXT, LOAD, AT(params.prompt), "what the video shows", NULL, NULL},
-    {"sampler_name", "NAME", CHOICE, LOAD, AT(params.sampler), "solver",
-     "Flow_Unipc|Flow_DPM++|Flow", NULL},
-    {"video_length", "N", INT, LOAD, AT(params.video_length), "frames at most", NULL, NULL},
-    {"num_inference_steps", "N", INT, LOAD, AT(params.num_inference_steps), "denoising steps", NULL,
-     NULL},
-    {"guidance_scale", "X", DOUBLE, LOAD, AT(params.guidance_scale),
-     "above 1: a second, silent branch guides; the value has no other effect", NULL, NULL},
-    {"audio_guidance_scale", "X", DOUBLE, LOAD, AT(params.audio_guidance_scale),
-     "how strongly the voice drives the picture", NULL, NULL},
-    {"cfg_skip_ratio", "X", DOUBLE, LOAD, AT(params.cfg_skip_ratio),
-     "this last part of the steps runs the audio branch alone", NULL, NULL},
-    {"seed", "N", INT64, LOAD, AT(params.seed), "of the noise, for every job without its own", NULL,
-     NULL},
-    {"shift", "X", DOUBLE, LOAD, AT(params.shift), "of the noise schedule", NULL, "5.0"},
-    {"rng", "KIND", CHOICE, LOAD, AT(params.rng),
-     "whose noise a seed means: PyTorch on a GPU or a CPU", "cuda|cpu", NULL},
-    {"rng_sm_count", "N", INT, LOAD, AT(params.rng_sm_count), "multiprocessors of that GPU", NULL,
-     NULL},
-    {"rng_threads_per_sm", "N", INT, LOAD, AT(params.rng_threads_per_sm), "and threads on each",
-     NULL, NULL},
-    {"sample_size", "H W", SIZE, LOAD, AT(params.sample_size), "bounds the picture's area", NULL,
-     "512 512"},
-    {"fps", "N", INT, LOAD, AT(params.fps), "frames a second", NULL, NULL},
-    {"crf", "N", INT, MAKE, AT(params.crf), "H.264 quality, smaller is better", NULL, NULL},
-    {"color_transfer", "on|off", CHOICE, LOAD, AT(color_transfer), "hold the first frame's colours",
-     "off|on", "on"},
-    {"enable_teacache", NULL, SWITCH, LOAD, AT(teacache_on),
-     "reuse what hardly changes (the default)", NULL, NULL},
-    {"no_teacache", NULL, SWITCH, LOAD, AT(no_teacache), "compute every forward", NULL, NULL},
-    {"teacache_threshold", "X", DOUBLE, LOAD, AT(params.teacache_threshold), "larger reuses more",
-     NULL, NULL},
-    {"num_skip_start_steps", "N", INT, LOAD, AT(params.num_skip_start_steps),
-     "steps that always compute", NULL, NULL},
-    {"teacache_mode", "MODE", CHOICE, LOAD, AT(teacache_mode),
-     "branch: one decision a step; reference: as upstream counts", "branch|reference", "branch"},
-    {"teacache_offload", NULL, UNUSED_SWITCH, LOAD, 0,
-     "residuals are in host memory on a CPU anyway", NULL, NULL},
-    {"enable_riflex", NULL, SWITCH, LOAD, AT(enable_riflex), "RIFLEx, for long videos", NULL, NULL},
-    {"riflex_k", "N", INT, LOAD, AT(riflex_k), "its frequency", NULL, "6"},
-    {"weight_dtype", "TYPE", CHOICE, LOAD, AT(engine.dtype), "operands of matrix products",
-     "bfloat16|float16|float32", NULL},
-    {"device", "NAME", TEXT, LOAD, AT(engine.device), "auto, cpu, or ref (slow reference loops)",
-     NULL, "auto"},
-    {"memory_mode", "MODE", CHOICE, LOAD, AT(engine.memory_mode),
-     "lightweight gives a weight's pages back after use, beefy keeps them; auto is beefy on a CPU",
-     "lightweight|beefy|auto", NULL},
-    {"threads", "N", INT, ALL & ~EM_CMD_INSPECT, AT(engine.threads),
-     "0: every core; results do not depend on it", NULL, NULL},
-    {"temp_dir", "DIR", TEXT, EM_CMD_BATCH, AT(temp_dir), "where downloads go", NULL,
-     "the system's"},
-    {"keep_temp", NULL, SWITCH, EM_CMD_BATCH, AT(keep_temp), "keep downloads", NULL, NULL},
-    {"skip_invalid", NULL, SWITCH, EM_CMD_BATCH, AT(skip_invalid),
-     "run the good items of a faulty list", NULL, NULL},
-    {"dry_run", NULL, SWITCH, EM_CMD_BATCH, AT(dry_run), "check the list, print the jobs, stop",
-     NULL, NULL},
-    {"force", NULL, SWITCH, MAKE, AT(force), "make videos anew that are there already", NULL, NULL},
-    {"config", "FILE", TEXT, LOAD, AT(config), "YAML file of flags; the command line wins", NULL,
-     NULL},
-    {"quiet", NULL, SWITCH, ALL, AT(quiet), "no progress", NULL, NULL},
-    {"log_json", NULL, SWITCH, LOAD, AT(log_json),
-     "progress and messages as JSON lines on standard error", NULL, NULL},
-    {"json", NULL, SWITCH, EM_CMD_PLAN, AT(json), "print JSON", NULL, NULL},
-    {"size", "NAME", TEXT, EM_CMD_SYNTH, AT(size), "tiny, full, or a JSON file of sizes", NULL,
-     "tiny"},
-    {"seed", "N", INT64, EM_CMD_SYNTH, AT(synth_seed), "of the weights", NULL, "1"},
-    {"out", "DIR", TEXT, EM_CMD_SYNTH, AT(out), "where the checkpoint goes", NULL, "required"},
-    {"with_base", NULL, SWITCH, EM_CMD_SYNTH, AT(with_base),
-     "write the base folder's own transformer too", NULL, NULL},
-    {"negative_prompt", "TEXT", UNUSED, LOAD, 0, "this model ignores it", NULL, NULL},
-    {"audio_scale", "X", UNUSED, LOAD, 0, "no effect in this model", NULL, NULL},
-    {"neg_scale", "X", UNUSED, LOAD, 0, "no effect in this model", NULL, NULL},
-    {"neg_steps", "N", UNUSED, LOAD, 0, "no effect in this model", NULL, NULL},
-    {"use_dynamic_cfg", NULL, UNUSED_SWITCH, LOAD, 0, "no effect in this model", NULL, NULL},
-    {"use_dynamic_acfg", NULL, UNUSED_SWITCH, LOAD, 0, "no effect in this model", NULL, NULL},
-    {"use_un_ip_mask", NULL, UNUSED_SWITCH, LOAD, 0, "no effect in this model", NULL, NULL},
-    {"add_prompt", "TEXT", UNUSED, EM_CMD_RUN, 0, "no effect here", NULL, NULL},
-    {"mouth_prompts", "TEXT", UNUSED, EM_CMD_RUN, 0, "no effect here", NULL, NULL},
-    {"fsdp_dit", NULL, UNUSED_SWITCH, EM_CMD_RUN, 0, "no effect here", NULL, NULL},
-    {"GPU_memory_mode", "MODE", UNUSED, EM_CMD_RUN, 0, "--memory_mode takes its place", NULL, NULL},
-    {"lora_path", "FILE", TEXT, EM_CMD_RUN, AT(lora_path), "not supported: refused", NULL, NULL},
-    {"ulysses_degree", "N", INT, EM_CMD_RUN, AT(ulysses_degree),
-     "above 1: refused, one device only", NULL, NULL},
-    {"ring_degree", "N", INT, EM_CMD_RUN, AT(ring_degree), "above 1: refused, one device only",
-     NULL, NULL},
-    {"help", NULL, SWITCH, ALL, AT(help), "this text", NULL, NULL},
-};
-
-enum { ROWS = sizeof table / sizeof *table };
-
-static bool takes_value(const option *p)
-{
-    return p->kind != SWITCH && p->kind != UNUSED_SWITCH;
-}
-
-/* ---- looking up ------------------------------------------------------------------------------ */
-
-/* Equal when _ and - count as one; n characters of flag. */
-static bool same_flag(const char *name, const char *flag, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        char c = flag[i] == '-' ? '_' : flag[i];
-        if (!name[i] || name[i] != c) return false;
+/* What a row says beyond this is named: .choices, .least, .most, .effect. */
+#define OPT(row_name, row_kind, field, row_commands, row_argument, row_help, ...)                  \
+    {                                                                                              \
+        .name = row_name, .kind = row_kind, .offset = offsetof(em_options, field),                 \
+        .commands = row_commands, .argument = row_argument, .help = row_help, __VA_ARGS__          \
     }
-    return !name[n];
+#define JOB (EM_COMMAND_BATCH | EM_COMMAND_RUN | EM_COMMAND_PLAN)
+#define MAKE (EM_COMMAND_BATCH | EM_COMMAND_RUN)
+#define ALL (JOB | EM_COMMAND_INSPECT | EM_COMMAND_SYNTH)
+#define ONE (EM_COMMAND_RUN | EM_COMMAND_PLAN)
+
+/* In the order of --help. */
+static const option table[] = {
+    OPT("json_path", TEXT, json_path, EM_COMMAND_BATCH, "FILE", "the job list",
+        .fallback = "required"),
+    OPT("image_path", TEXT, image_path, ONE, "FILE", "the portrait: JPEG, PNG or WebP"),
+    OPT("image", TEXT, image_path, ONE, "FILE", "the same", .effect = HIDDEN),
+    OPT("audio_path", TEXT, audio_path, ONE, "FILE", "the voice: WAV, MP3, FLAC, Ogg, M4A"),
+    OPT("audio", TEXT, audio_path, ONE, "FILE", "the same", .effect = HIDDEN),
+    OPT("output", TEXT, output, EM_COMMAND_RUN, "FILE", "the video",
+        .fallback = "SAVE_PATH/PICTURE_output.mp4"),
+    OPT("save_path", TEXT, save_path, MAKE, "DIR", "folder of the videos"),
+
+    OPT("demo_model", SWITCH, demo_model, JOB, NULL,
+        "use the small trained model that comes with the program"),
+    OPT("model_name", TEXT, engine.model_name, JOB, "DIR",
+        "base model: VAE, UMT5, CLIP, tokenizer, config.json", .fallback = "required"),
+    OPT("transformer_path", TEXT, engine.transformer_path, JOB, "FILE",
+        "Flash transformer, laid over the base model's", .fallback = "none"),
+    OPT("wav2vec_model_dir", TEXT, engine.wav2vec_model_dir, JOB, "DIR", "audio encoder",
+        .fallback = "required"),
+    OPT("config_path", TEXT, engine.config_path, JOB, "FILE", "config.yaml of the checkpoint",
+        .fallback = "the model's own, config/config.yaml, or a built-in copy"),
+    OPT("vae_path", TEXT, engine.vae_path, JOB, "FILE", "instead of the configured VAE"),
+    OPT("ckpt_idx", INT, engine.ckpt_idx, JOB, "N",
+        "which checkpoint of a --transformer_path folder", .most = 1e9, .fallback = "50000"),
+
+    OPT("prompt", TEXT, params.prompt, JOB, "TEXT", "what the speaker does"),
+    OPT("negative_prompt", TEXT, unused, JOB, "TEXT", "without effect in this model",
+        .effect = INERT),
+    OPT("sampler_name", CHOICE, params.sampler, JOB, "NAME", "solver", .choices = samplers),
+    OPT("num_inference_steps", INT, params.num_inference_steps, JOB, "N", "steps"),
+    OPT("guidance_scale", REAL, params.guidance_scale, JOB, "X",
+        "above 1: two branches, with and without the voice"),
+    OPT("audio_guidance_scale", REAL, params.audio_guidance_scale, JOB, "X",
+        "how much the voice leads"),
+    OPT("cfg_skip_ratio", REAL, params.cfg_skip_ratio, JOB, "X",
+        "last part of the steps that runs one branch"),
+    OPT("shift", REAL, params.shift, JOB, "X", "of the noise schedule", .fallback = "5"),
+    OPT("seed", INT64, params.seed, JOB, "N", "of every job without its own"),
+    OPT("rng", CHOICE, params.rng, JOB, "NAME", "whose noise a seed means", .choices = rngs),
+    OPT("rng_sm_count", INT, params.rng_sm_count, JOB, "N", "multiprocessors of that GPU"),
+    OPT("rng_threads_per_sm", INT, params.rng_threads_per_sm, JOB, "N", "and threads on each"),
+    OPT("video_length", INT, params.video_length, JOB, "N", "frames at most"),
+    OPT("sample_size", SIZE, params.sample_size, JOB, "H W", "bound on the area"),
+    OPT("fps", INT, params.fps, JOB, "N", "frames a second"),
+    OPT("enable_teacache", SWITCH, teacache, JOB, NULL, "skip forwards that change little"),
+    OPT("no_teacache", SWITCH_OFF, teacache, JOB, NULL, "do not"),
+    OPT("teacache_mode", CHOICE, params.teacache, JOB, "NAME",
+        "a memory a branch, or the reference's single one", .choices = teacache_modes),
+    OPT("teacache_threshold", REAL, params.teacache_threshold, JOB, "X", "how little"),
+    OPT("num_skip_start_steps", INT, params.num_skip_start_steps, JOB, "N",
+        "steps at first that always run"),
+    OPT("teacache_offload", SWITCH, unused_switch, JOB, NULL,
+        "without effect on the CPU: its memory is the host's", .effect = INERT),
+    OPT("enable_riflex", SWITCH, riflex, JOB, NULL, "stretch time for long clips"),
+    OPT("riflex_k", INT, params.riflex_k, JOB, "N", "which frequency is stretched", .least = 1,
+        .most = 22, .fallback = "6"),
+    OPT("color_transfer", SWITCH, params.color_transfer, JOB, NULL,
+        "every frame takes the first one's colours; --color_transfer off: it does not"),
+    OPT("crf", INT, params.crf, JOB, "N", "H.264 quality, lower is better"),
+
+    OPT("weight_dtype", CHOICE, engine.dtype, JOB, "NAME", "type of matrix products",
+        .choices = dtypes),
+    OPT("memory_mode", CHOICE, engine.memory_mode, JOB, "NAME",
+        "weights in memory only while used, or all the time", .choices = memory_modes),
+    OPT("device", TEXT, engine.device, JOB, "NAME", "auto, cpu, or ref: slow reference loops"),
+    OPT("threads", INT, engine.threads, JOB | EM_COMMAND_SYNTH, "N",
+        "0: every core that this process may use", .most = 1024),
+
+    OPT("force", SWITCH, force, MAKE, NULL, "make finished videos anew"),
+    OPT("dry_run", SWITCH, dry_run, MAKE, NULL, "check everything, print what would be done"),
+    OPT("skip_invalid", SWITCH, skip_invalid, EM_COMMAND_BATCH, NULL,
+        "run the good items of a list with bad ones"),
+    OPT("temp_dir", TEXT, temp_dir, MAKE, "DIR", "where fetched files go",
+        .fallback = "the system's"),
+    OPT("keep_temp", SWITCH, keep_temp, MAKE, NULL, "leave them there"),
+    OPT("allow_private", SWITCH, allow_private, MAKE, NULL,
+        "fetch from addresses of this machine and its private networks too"),
+
+    OPT("json", SWITCH, json, EM_COMMAND_PLAN | EM_COMMAND_INSPECT, NULL, "print JSON"),
+    OPT("size", TEXT, size, EM_COMMAND_SYNTH, "SIZE",
+        "tiny, full (the released sizes, 20 GB) or FILE.json"),
+    OPT("seed", INT64, synth_seed, EM_COMMAND_SYNTH, "N", "of the weights",
+        .most = 9223372036854775807.0),
+    OPT("out", TEXT, out, EM_COMMAND_SYNTH, "DIR", "folder of the checkpoint",
+        .fallback = "required"),
+    OPT("with_base", SWITCH, with_base, EM_COMMAND_SYNTH, NULL,
+        "write the base model's own transformer too"),
+
+    OPT("config", TEXT, config, ALL, "FILE", "more flags, as YAML (flag: value)"),
+    OPT("quiet", SWITCH, quiet, ALL, NULL, "no progress, only warnings and errors"),
+    OPT("log_json", SWITCH, log_json, ALL, NULL, "progress and messages as JSON lines"),
+    OPT("help", SWITCH, help, ALL, NULL, "this text"),
+    OPT("version", SWITCH, version, ALL, NULL, "versions and licence"),
+
+    /* The reference's single-job script. */
+    OPT("audio_scale", TEXT, unused, EM_COMMAND_RUN, "X", NULL, .effect = INERT),
+    OPT("neg_scale", TEXT, unused, EM_COMMAND_RUN, "X", NULL, .effect = INERT),
+    OPT("neg_steps", TEXT, unused, EM_COMMAND_RUN, "N", NULL, .effect = INERT),
+    OPT("use_dynamic_cfg", SWITCH, unused_switch, EM_COMMAND_RUN, NULL, NULL, .effect = INERT),
+    OPT("use_dynamic_acfg", SWITCH, unused_switch, EM_COMMAND_RUN, NULL, NULL, .effect = INERT),
+    OPT("use_un_ip_mask", SWITCH, unused_switch, EM_COMMAND_RUN, NULL, NULL, .effect = INERT),
+    OPT("add_prompt", TEXT, unused, EM_COMMAND_RUN, "TEXT", NULL, .effect = INERT),
+    OPT("mouth_prompts", TEXT, unused, EM_COMMAND_RUN, "TEXT", NULL, .effect = INERT),
+    OPT("fsdp_dit", SWITCH, unused_switch, EM_COMMAND_RUN, NULL, NULL, .effect = INERT),
+    OPT("lora_path", TEXT, lora_path, EM_COMMAND_RUN, "FILE", NULL, .effect = HIDDEN),
+    OPT("ulysses_degree", INT, ulysses_degree, EM_COMMAND_RUN, "N", NULL, .most = 1024,
+        .effect = HIDDEN),
+    OPT("ring_degree", INT, ring_degree, EM_COMMAND_RUN, "N", NULL, .most = 1024, .effect = HIDDEN),
+    OPT("GPU_memory_mode", TEXT, gpu_memory_mode, EM_COMMAND_RUN, "NAME", NULL, .effect = HIDDEN),
+};
+
+enum { OPTIONS = sizeof table / sizeof *table };
+_Static_assert((int)OPTIONS <= (int)EM_OPTIONS_MAX, "em_options.source has a place for every row");
+
+static bool same_name(const char *a, const char *b)
+{
+    return em_str_distance(a, b) == 0;
 }
 
-static const option *find(em_command command, const char *flag, size_t n)
+static const option *find(em_command command, const char *name)
 {
-    for (int i = 0; i < ROWS; i++)
-        if ((table[i].commands & (unsigned)command) && same_flag(table[i].name, flag, n))
-            return &table[i];
+    for (int i = 0; i < OPTIONS; i++)
+        if (table[i].commands & command && same_name(table[i].name, name)) return &table[i];
     return NULL;
 }
 
-/* Levenshtein distance, for words of a flag's length. */
-static int distance(const char *a, const char *b)
-{
-    enum { MOST = 64 };
-    int row[MOST + 1], n = (int)strlen(b);
-    if (n > MOST) return MOST;
-    for (int j = 0; j <= n; j++) row[j] = j;
-    for (int i = 1; a[i - 1]; i++) {
-        int diagonal = row[0];
-        row[0] = i;
-        for (int j = 1; j <= n; j++) {
-            int up = row[j], best = diagonal + ((a[i - 1] == '-' ? '_' : a[i - 1]) != b[j - 1]);
-            if (up + 1 < best) best = up + 1;
-            if (row[j - 1] + 1 < best) best = row[j - 1] + 1;
-            diagonal = up;
-            row[j] = best;
-        }
-    }
-    return row[n];
-}
-
-static const char *nearest(em_command command, const char *flag)
+/* The flag that was meant perhaps; NULL when none is near. */
+static const char *nearest(em_command command, const char *name)
 {
     const char *best = NULL;
-    int least = 4;
-    for (int i = 0; i < ROWS; i++) {
-        int d = table[i].commands & (unsigned)command ? distance(flag, table[i].name) : least;
-        if (d >= least) continue;
-        least = d;
-        best = table[i].name;
+    size_t least = strlen(name) / 3 + 2;
+    for (int i = 0; i < OPTIONS; i++) {
+        if (!(table[i].commands & command)) continue;
+        size_t d = em_str_distance(table[i].name, name);
+        if (d < least) {
+            least = d;
+            best = table[i].name;
+        }
     }
     return best;
 }
 
-/* ---- setting --------------------------------------------------------------------------------- */
+static bool takes_value(const option *r)
+{
+    return r->kind != SWITCH && r->kind != SWITCH_OFF;
+}
 
-/* Fills *why (at least 160 bytes) and returns false when the value is not one of the flag's. */
-static bool in_range(const option *p, double v, char why[160])
+/* ---- values ---------------------------------------------------------------------------------- */
+
+static bool range_of(const option *r, double *least, double *most)
+{
+    *least = r->least;
+    *most = r->most;
+    return r->least < r->most || em_params_range(r->name, least, most);
+}
+
+static em_status check_range(const option *r, double v, em_err *err)
 {
     double least, most;
-    bool known = em_params_range(p->name, &least, &most);
-    if (!strcmp(p->name, "threads")) known = true, least = 0, most = 1024;
-    if (!known || (v >= least && v <= most)) return true;
-    snprintf(why, 160, "it must be between %.15g and %.15g", least, most);
+    if (!range_of(r, &least, &most) || (v >= least && v <= most)) return EM_OK;
+    return em_fail(err, EM_INVAL, "--%s is %.17g, it must be %.17g to %.17g", r->name, v, least,
+                   most);
+}
+
+static bool is_truth(const char *text, bool *on)
+{
+    static const char *const word[2][3] = {{"false", "off", "0"}, {"true", "on", "1"}};
+    for (int i = 0; text && i < 6; i++)
+        if (!strcasecmp(text, word[i / 3][i % 3])) return *on = i / 3, true;
     return false;
 }
 
-static bool set_int(const option *p, void *to, const char *text, char why[160])
+static em_status set_switch(bool *to, const option *r, const char *text, em_err *err)
 {
-    char *end;
-    errno = 0;
-    long long v = strtoll(text, &end, 10);
-    snprintf(why, 160, "it must be a whole number");
-    if (end == text || *end || errno) return false;
-    if (!in_range(p, (double)v, why)) return false;
-    if (p->kind == INT64) {
-        *(int64_t *)to = v;
-        return true;
-    }
-    if (v < -1000000000 || v > 1000000000) return false;
-    *(int *)to = (int)v;
-    return true;
+    bool on;
+    if (text && !is_truth(text, &on))
+        return em_fail(err, EM_INVAL, "--%s takes true or false, not '%s'", r->name, text);
+    if (!text) on = true;
+    *to = r->kind == SWITCH ? on : !on;
+    return EM_OK;
 }
 
-static bool set_double(const option *p, void *to, const char *text, char why[160])
+/* An integer and nothing behind it but what `end` then points at. */
+static em_status read_int(int64_t *to, const option *r, const char *text, const char **end,
+                          em_err *err)
+{
+    char *rest;
+    errno = 0;
+    long long v = strtoll(text, &rest, 10);
+    if (rest == text || errno)
+        return em_fail(err, EM_INVAL, "--%s takes a whole number, not '%s'", r->name, text);
+    *to = v;
+    *end = rest;
+    return check_range(r, (double)v, err);
+}
+
+static em_status set_int(void *to, const option *r, const char *text, em_err *err)
+{
+    int64_t v;
+    const char *end;
+    em_status st = read_int(&v, r, text, &end, err);
+    if (st) return st;
+    if (*end) return em_fail(err, EM_INVAL, "--%s takes a whole number, not '%s'", r->name, text);
+    if (r->kind == INT64)
+        *(int64_t *)to = v;
+    else
+        *(int *)to = (int)v; /* every INT row has a range within int */
+    return EM_OK;
+}
+
+static em_status set_real(double *to, const option *r, const char *text, em_err *err)
 {
     char *end;
     double v = strtod(text, &end);
-    snprintf(why, 160, "it must be a number");
-    if (end == text || *end || !isfinite(v) || !in_range(p, v, why)) return false;
-    *(double *)to = v;
-    return true;
+    if (end == text || *end)
+        return em_fail(err, EM_INVAL, "--%s takes a number, not '%s'", r->name, text);
+    em_status st = check_range(r, v, err);
+    if (!st) *to = v;
+    return st;
 }
 
-static bool set_choice(const option *p, void *to, const char *text, char why[160])
+static em_status set_choice(void *to, const option *r, const char *text, em_err *err)
 {
-    int index = 0;
-    size_t n = strlen(text);
-    for (const char *c = p->choices; *c; index++) {
-        size_t len = strcspn(c, "|");
-        if (len == n && !strncasecmp(c, text, n)) {
-            *(int *)to = index;
-            return true;
+    em_str words = {0};
+    for (const choice *c = r->choices; c->word; c++) {
+        if (!strcmp(c->word, text)) {
+            memcpy(to, &c->value, sizeof c->value); /* an enum, as large as an int */
+            em_str_free(&words);
+            return EM_OK;
         }
-        c += len + (c[len] == '|');
+        em_str_printf(&words, "%s%s", words.len ? ", " : "", c->word);
     }
-    snprintf(why, 160, "it must be one of %s", p->choices);
-    return false;
+    em_fail(err, EM_INVAL, "--%s takes one of %s, not '%s'", r->name, em_str_text(&words), text);
+    em_str_free(&words);
+    return EM_INVAL;
 }
 
-/* "512 512" */
-static bool set_size(const option *p, void *to, const char *text, char why[160])
+/* "512 768", "512,768" or "512x768". */
+static em_status set_size(int *to, const option *r, const char *text, em_err *err)
 {
-    char first[32], second[32], rest;
-    option one = *p;
-    int v[2];
-    one.kind = INT;
-    snprintf(why, 160, "it must be two numbers: height and width");
-    if (sscanf(text, " %31s %31s %c", first, second, &rest) != 2) return false;
-    if (!set_int(&one, &v[0], first, why) || !set_int(&one, &v[1], second, why)) return false;
-    memcpy(to, v, sizeof v);
-    return true;
+    int64_t v[2];
+    const char *end = text;
+    em_status st = read_int(&v[0], r, text, &end, err);
+    if (st) return st;
+    end += strspn(end, " ,x");
+    if (!*end)
+        return em_fail(err, EM_INVAL, "--%s takes two numbers, height and width, not '%s'", r->name,
+                       text);
+    st = read_int(&v[1], r, end, &end, err);
+    if (st) return st;
+    if (*end)
+        return em_fail(err, EM_INVAL, "--%s takes two numbers, height and width, not '%s'", r->name,
+                       text);
+    for (int i = 0; i < 2; i++) to[i] = (int)v[i];
+    return EM_OK;
 }
 
-static bool set(em_options *o, const option *p, const char *value, char why[160])
+/* text: NULL for a switch that stands alone; otherwise it must live as long as *o. */
+static em_status set(em_options *o, const option *r, const char *text, em_option_source source,
+                     em_err *err)
 {
-    void *to = (char *)o + p->offset;
-    bool ok = true;
-    switch (p->kind) {
-    case TEXT: *(const char **)to = value; break;
+    void *to = (char *)o + r->offset;
+    em_status st = EM_OK;
+    em_option_source *heard = &o->source[r - table];
+    if (source < *heard) return EM_OK;
+    switch (r->kind) {
+    case SWITCH:
+    case SWITCH_OFF: st = set_switch(to, r, text, err); break;
+    case TEXT: *(const char **)to = text; break;
     case INT:
-    case INT64: ok = set_int(p, to, value, why); break;
-    case DOUBLE: ok = set_double(p, to, value, why); break;
-    case CHOICE: ok = set_choice(p, to, value, why); break;
-    case SIZE: ok = set_size(p, to, value, why); break;
-    case SWITCH: *(bool *)to = true; break;
-    case UNUSED:
-    case UNUSED_SWITCH: break;
+    case INT64: st = set_int(to, r, text, err); break;
+    case REAL: st = set_real(to, r, text, err); break;
+    case CHOICE: st = set_choice(to, r, text, err); break;
+    case SIZE: st = set_size(to, r, text, err); break;
     }
-    return ok;
+    if (!st) *heard = source;
+    return st;
 }
 
-/* A copy that lives as long as the options; NULL when out of memory. */
-static const char *keep(em_options *o, const char *text)
+/* Two rows of one field (enable_teacache and no_teacache) are one flag to whoever speaks later. */
+static em_option_source heard_from(const em_options *o, const option *r)
 {
-    char *copy = em_strdup(text);
-    if (copy && EM_PUSH(o->owned, o->n_owned, o->cap_owned, copy)) return copy;
-    em_free(copy);
+    em_option_source most = EM_SOURCE_DEFAULT;
+    for (int i = 0; i < OPTIONS; i++)
+        if (table[i].offset == r->offset && o->source[i] > most) most = o->source[i];
+    return most;
+}
+
+bool em_options_given(const em_options *o, const char *flag)
+{
+    const option *r = find(o->command, flag);
+    return r && heard_from(o, r) > EM_SOURCE_DEFAULT;
+}
+
+const char *em_options_text(const em_options *o, const char *flag)
+{
+    const option *r = find(o->command, flag);
+    const char *text = r ? *(const char *const *)((const char *)o + r->offset) : NULL;
+    return text && *text ? text : NULL;
+}
+
+/* ---- files of flags -------------------------------------------------------------------------- */
+
+/* Moves the text of *s into o; NULL when out of memory. */
+static const char *keep(em_options *o, em_str *s)
+{
+    char *text = s->failed ? NULL : s->data ? s->data : em_strdup("");
+    if (text && EM_PUSH(o->kept, o->kept_count, o->kept_cap, text)) return text;
+    em_str_free(s);
     return NULL;
 }
 
-bool em_options_recommend(em_options *o, em_command command, const char *flag, const char *value)
+bool em_options_keep(em_options *o, const char **to, const char *text)
 {
-    char why[160];
-    const option *p = find(command, flag, strlen(flag));
-    if (!p) return false;
-    if (o->given[p - table]) return true;
-    if (!takes_value(p) && !strcasecmp(value, "false")) return true;
-    const char *copy = keep(o, value);
-    if (!copy || !set(o, p, copy, why)) return false;
-    o->given[p - table] = 1;
-    return true;
+    em_str s = {0};
+    em_str_printf(&s, "%s", text);
+    const char *copy = keep(o, &s);
+    if (copy) *to = copy;
+    return copy != NULL;
 }
 
-/* ---- reading --------------------------------------------------------------------------------- */
-
-/* One argument and what follows it; returns how many were used, 0 after a complaint about one. */
-static int read_flag(em_options *o, em_command command, int argc, char **argv, FILE *to)
+/* One `flag: value` of a file. */
+static void set_from_file(em_options *o, const char *where, const char *flag, const json_t *value,
+                          em_problems *all)
 {
-    char why[160] = "", joined[96];
-    const char *flag = argv[0] + 2, *equals = strchr(flag, '=');
-    size_t n = equals ? (size_t)(equals - flag) : strlen(flag);
-    const option *p = find(command, flag, n);
-    if (!p) {
-        const char *near = nearest(command, flag);
-        fprintf(to, "unknown flag %s%s%s%s\n", argv[0], near ? ": did you mean --" : "",
-                near ? near : "", near ? "?" : "; --help lists them");
-        return 0;
+    em_err e = {0};
+    em_str words = {0};
+    const option *r = find(o->command, flag);
+    if (!r) {
+        const char *near = nearest(o->command, flag);
+        em_problems_add(all, EM_INVAL, "'%s': there is no flag '%s'%s%s%s", where, flag,
+                        near ? ", did you mean '" : "", near ? near : "", near ? "'?" : "");
+        return;
     }
-    int used = 1;
-    const char *value = equals ? equals + 1 : NULL;
-    if (takes_value(p) && !value) {
-        if (argc < 2) return fprintf(to, "--%s needs a value: %s\n", p->name, p->arg), 0;
-        value = argv[used++];
+    if (json_is_null(value)) return;
+    if (!em_json_words(&words, value)) {
+        em_problems_add(all, EM_INVAL, "'%s': '%s' must be a value or a list of values", where,
+                        flag);
+        em_str_free(&words);
+        return;
     }
-    if (p->kind == SIZE && !strchr(value, ' ') && used < argc) {
-        snprintf(joined, sizeof joined, "%s %s", value, argv[used++]);
-        value = joined;
-    }
-    if (!takes_value(p) && equals) return fprintf(to, "--%s takes no value\n", p->name), 0;
-    if (!set(o, p, value, why)) return fprintf(to, "--%s %s: %s\n", p->name, value, why), 0;
-    o->given[p - table] = 1;
-    return used;
-}
-
-/* A value of a YAML file as the command line would spell it. */
-static void value_text(em_str *out, const json_t *v)
-{
-    size_t i;
-    json_t *item;
-    if (json_is_string(v)) em_str_printf(out, "%s", json_string_value(v));
-    if (json_is_integer(v)) em_str_printf(out, "%lld", (long long)json_integer_value(v));
-    if (json_is_real(v)) em_str_printf(out, "%.17g", json_real_value(v));
-    if (json_is_boolean(v)) em_str_printf(out, "%s", json_is_true(v) ? "true" : "false");
-    json_array_foreach(v, i, item)
-    {
-        if (i) em_str_printf(out, " ");
-        value_text(out, item);
+    const char *text = keep(o, &words);
+    if (!text) {
+        em_problems_add(all, EM_NOMEM, "no memory to read '%s'", where);
+    } else if (heard_from(o, r) <= EM_SOURCE_CONFIG && set(o, r, text, EM_SOURCE_CONFIG, &e)) {
+        em_err_prefix(&e, "'%s'", where);
+        em_problems_take(all, &e);
     }
 }
 
-static int read_config(em_options *o, em_command command, FILE *to)
+static void read_config(em_options *o, em_problems *all)
 {
-    em_err err = {0};
-    json_t *doc = NULL, *v;
-    const char *key;
-    int problems = 0;
-    if (em_yaml_load(&doc, o->config, &err)) return fprintf(to, "--config: %s\n", err.msg), 1;
-    json_object_foreach(doc, key, v)
-    {
-        em_str text = {0};
-        value_text(&text, v);
-        if (!em_options_recommend(o, command, key, em_str_text(&text))) {
-            fprintf(
-                to,
-                "--config '%s': '%s: %s' is not a flag of this command with one of its values\n",
-                o->config, key, em_str_text(&text));
-            problems++;
-        }
-        em_str_free(&text);
+    em_err e = {0};
+    json_t *doc = NULL, *value;
+    const char *flag;
+    if (em_yaml_load(&doc, o->config, &e)) {
+        em_err_prefix(&e, "--config");
+        em_problems_take(all, &e);
+        return;
     }
+    json_object_foreach(doc, flag, value) set_from_file(o, o->config, flag, value, all);
     json_decref(doc);
-    return problems;
 }
 
-static em_options defaults(void)
+em_status em_options_recommend(em_options *o, const em_model_config *model, em_str *told,
+                               const em_log *log, em_err *err)
 {
-    return (em_options){.engine = em_engine_params_default(),
-                        .params = em_params_default(),
-                        .save_path = "outputs",
-                        .size = "tiny",
-                        .synth_seed = 1,
-                        .color_transfer = 1,
-                        .riflex_k = 6};
-}
-
-int em_options_read(em_options *o, em_command command, int argc, char **argv, FILE *to)
-{
-    int problems = 0;
-    *o = defaults();
-    o->given = em_alloc(ROWS);
-    if (!o->given) return fprintf(to, "out of memory\n"), 1;
-    for (int i = 0; i < argc;) {
-        int used = 1;
-        if (!strncmp(argv[i], "--", 2) && argv[i][2])
-            used = read_flag(o, command, argc - i, argv + i, to);
-        else if (!strcmp(argv[i], "-h"))
-            o->help = true;
-        else if (command == EM_CMD_INSPECT && !o->path)
-            o->path = argv[i];
-        else
-            used = fprintf(to, "what is '%s'? Flags begin with --\n", argv[i]) < 0;
-        problems += used < 1;
-        i += used < 1 ? 1 : used;
+    em_problems all = {.log = log};
+    for (size_t i = 0; i < model->recommended_count; i++) {
+        const em_model_setting *s = &model->recommended[i];
+        em_err e = {0};
+        const char *kept = NULL;
+        const option *r = find(o->command, s->flag);
+        if (!r) {
+            em_logf(log, EM_LOG_WARN, "the model recommends '%s', which is no flag of ours",
+                    s->flag);
+            continue;
+        }
+        if (heard_from(o, r) > EM_SOURCE_RECOMMENDED) continue;
+        if (!em_options_keep(o, &kept, s->value))
+            return em_fail(err, EM_NOMEM, "no memory to read the model's recommendations");
+        if (set(o, r, kept, EM_SOURCE_RECOMMENDED, &e)) {
+            em_err_prefix(&e, "recommended by the model");
+            em_problems_take(&all, &e);
+        } else if (told) {
+            em_str_printf(told, "%s--%s %s", told->len ? ", " : "", r->name, kept);
+        }
     }
-    if (o->config && !problems) problems += read_config(o, command, to);
-    return problems;
+    return em_problems_end(&all, "the model's config.yaml", err);
 }
 
-void em_options_settle(em_options *o)
+/* ---- argv ------------------------------------------------------------------------------------ */
+
+typedef struct args {
+    int count;
+    char *const *arg;
+    int next;
+} args;
+
+static const char *peek(const args *a)
 {
-    bool on = !o->no_teacache;
-    o->params.teacache = !on                     ? EM_TEACACHE_OFF
-                         : o->teacache_mode == 1 ? EM_TEACACHE_REFERENCE
-                                                 : EM_TEACACHE_BRANCH;
-    o->params.riflex_k = o->enable_riflex ? o->riflex_k : 0;
-    o->params.color_transfer = o->color_transfer == 1;
+    return a->next < a->count ? a->arg[a->next] : NULL;
+}
+
+static bool is_flag(const char *text)
+{
+    return text && !strncmp(text, "--", 2);
+}
+
+/* The value of r: behind `=`, or what follows. False when there is none. */
+static bool take_value(em_options *o, const option *r, const char *inline_value, args *a,
+                       const char **value)
+{
+    bool on;
+    *value = inline_value;
+    if (inline_value) return true;
+    if (!takes_value(r)) {
+        if (is_truth(peek(a), &on)) *value = a->arg[a->next++];
+        return true;
+    }
+    if (!peek(a) || is_flag(peek(a))) return false;
+    *value = a->arg[a->next++];
+    if (r->kind == SIZE && !strpbrk(*value, " ,x") && peek(a) && !is_flag(peek(a))) {
+        em_str both = {0};
+        em_str_printf(&both, "%s %s", *value, a->arg[a->next++]);
+        *value = keep(o, &both);
+    }
+    return *value != NULL;
+}
+
+static void unknown_flag(const em_options *o, const char *name, em_problems *all)
+{
+    const char *near = nearest(o->command, name);
+    if (near)
+        em_problems_add(all, EM_INVAL, "there is no flag --%s, did you mean --%s?", name, near);
+    else
+        em_problems_add(all, EM_INVAL, "there is no flag --%s: see --help", name);
+}
+
+static void parse_flag(em_options *o, args *a, em_problems *all)
+{
+    char name[64];
+    em_err e = {0};
+    const char *text = a->arg[a->next++] + 2, *equals = strchr(text, '='), *value;
+    snprintf(name, sizeof name, "%.*s", equals ? (int)(equals - text) : 63, text);
+    const option *r = find(o->command, name);
+    if (!r) {
+        unknown_flag(o, name, all);
+        if (!equals && peek(a) && !is_flag(peek(a))) a->next++;
+    } else if (!take_value(o, r, equals ? equals + 1 : NULL, a, &value)) {
+        em_problems_add(all, EM_INVAL, "--%s needs a value: %s", r->name, r->argument);
+    } else if (set(o, r, value, EM_SOURCE_COMMAND_LINE, &e)) {
+        em_problems_take(all, &e);
+    }
+}
+
+em_status em_options_parse(em_options *o, int argc, char *const *argv, const em_log *log,
+                           em_err *err)
+{
+    em_problems all = {.log = log};
+    args a = {.count = argc, .arg = argv};
+    while (a.next < argc) {
+        const char *text = argv[a.next];
+        if (is_flag(text)) {
+            parse_flag(o, &a, &all);
+        } else if (o->command == EM_COMMAND_INSPECT && !o->path) {
+            o->path = argv[a.next++];
+        } else {
+            em_problems_add(&all, EM_INVAL, "'%s' is not expected here: flags begin with --", text);
+            a.next++;
+        }
+    }
+    if (o->help || o->version) return EM_OK;
+    if (o->config) read_config(o, &all);
+    return em_problems_end(&all, "the command line", err);
+}
+
+/* ---- defaults and what follows from several flags -------------------------------------------- */
+
+void em_options_open(em_options *o, em_command command)
+{
+    *o = (em_options){.command = command,
+                      .params = em_params_default(),
+                      .engine = em_engine_params_default(),
+                      .teacache = true,
+                      .save_path = "outputs",
+                      .size = "tiny",
+                      .synth_seed = 1};
 }
 
 void em_options_close(em_options *o)
 {
-    for (size_t i = 0; i < o->n_owned; i++) em_free(o->owned[i]);
-    em_free(o->owned);
-    em_free(o->given);
+    for (size_t i = 0; i < o->kept_count; i++) em_free(o->kept[i]);
+    em_free(o->kept);
     *o = (em_options){0};
 }
 
-void em_options_tell_unused(const em_options *o, FILE *to)
+/* Flags of the reference's script that ask for what is not there. */
+static void check_old_flags(em_options *o, em_problems *all)
 {
-    for (int i = 0; i < ROWS; i++)
-        if (o->given[i] && (table[i].kind == UNUSED || table[i].kind == UNUSED_SWITCH))
-            fprintf(to, "--%s is accepted: %s\n", table[i].name, table[i].help);
+    if (o->lora_path && *o->lora_path)
+        em_problems_add(all, EM_INVAL, "--lora_path '%s': LoRA weights cannot be used yet",
+                        o->lora_path);
+    if (o->ulysses_degree > 1 || o->ring_degree > 1)
+        em_problems_add(all, EM_INVAL,
+                        "--ulysses_degree %d, --ring_degree %d: a video is made on one device, 1 "
+                        "is possible",
+                        o->ulysses_degree, o->ring_degree);
+}
+
+static void translate_memory_mode(em_options *o, const em_log *log)
+{
+    if (!o->gpu_memory_mode) return;
+    bool all = !strncmp(o->gpu_memory_mode, "model_full_load", strlen("model_full_load"));
+    if (!em_options_given(o, "memory_mode"))
+        o->engine.memory_mode = all ? EM_MEMORY_BEEFY : EM_MEMORY_LIGHTWEIGHT;
+    em_logf(log, EM_LOG_INFO, "--GPU_memory_mode %s is --memory_mode %s here", o->gpu_memory_mode,
+            memory_modes[o->engine.memory_mode].word);
+}
+
+static void say_inert(const em_options *o, const em_log *log)
+{
+    em_str names = {0};
+    for (int i = 0; i < OPTIONS; i++)
+        if (table[i].effect == INERT && o->source[i] > EM_SOURCE_DEFAULT)
+            em_str_printf(&names, "%s--%s", names.len ? ", " : "", table[i].name);
+    if (names.len) em_logf(log, EM_LOG_INFO, "without effect here: %s", em_str_text(&names));
+    em_str_free(&names);
+}
+
+em_status em_options_finish(em_options *o, const em_log *log, em_err *err)
+{
+    em_problems all = {.log = log};
+    check_old_flags(o, &all);
+    translate_memory_mode(o, log);
+    say_inert(o, log);
+    if (!o->teacache) o->params.teacache = EM_TEACACHE_OFF;
+    if (!o->riflex)
+        o->params.riflex_k = 0;
+    else if (!o->params.riflex_k)
+        o->params.riflex_k = 6;
+    return em_problems_end(&all, "the command line", err);
 }
 
 /* ---- help ------------------------------------------------------------------------------------ */
 
-static void fallback_text(char out[64], const option *p)
+/* "; least to most", or the words of a choice. */
+static void describe_values(em_str *to, const option *r)
 {
-    em_options o = defaults();
-    const void *at = (const char *)&o + p->offset;
-    out[0] = 0;
-    if (p->fallback) {
-        snprintf(out, 64, "%s", p->fallback);
+    double least, most;
+    if (r->choices) {
+        for (const choice *c = r->choices; c->word; c++)
+            em_str_printf(to, "%s%s", c == r->choices ? ": " : ", ", c->word);
+    } else if (takes_value(r) && r->kind != TEXT && range_of(r, &least, &most) && most < 0x1p53) {
+        em_str_printf(to, "; %g to %.10g", least, most);
+    }
+}
+
+static const char *word_of(const choice *c, int value)
+{
+    while (c->word && c->value != value) c++;
+    return c->word ? c->word : "";
+}
+
+/* " [default]": what em_options_open put there, unless the row says it better. */
+static void describe_default(em_str *to, const option *r, const em_options *fresh)
+{
+    const void *at = (const char *)fresh + r->offset;
+    const char *text = r->fallback;
+    if (!text && r->kind == TEXT && r->effect == ACTS) text = *(const char *const *)at;
+    if (!text && r->kind == CHOICE) text = word_of(r->choices, *(const int *)at);
+    if (!text && r->kind == SWITCH && *(const bool *)at) text = "on";
+    if (text) {
+        em_str_printf(to, " [%s]", text);
         return;
     }
-    switch (p->kind) {
-    case INT: snprintf(out, 64, "%d", *(const int *)at); break;
-    case INT64: snprintf(out, 64, "%lld", (long long)*(const int64_t *)at); break;
-    case DOUBLE: snprintf(out, 64, "%g", *(const double *)at); break;
-    case CHOICE: snprintf(out, 64, "%.*s", (int)strcspn(p->choices, "|"), p->choices); break;
+    switch (r->kind) {
+    case INT: em_str_printf(to, " [%d]", *(const int *)at); break;
+    case INT64: em_str_printf(to, " [%lld]", (long long)*(const int64_t *)at); break;
+    case REAL: em_str_printf(to, " [%g]", *(const double *)at); break;
+    case SIZE: em_str_printf(to, " [%d %d]", ((const int *)at)[0], ((const int *)at)[1]); break;
     default: break;
     }
 }
 
-void em_options_help(em_command command, FILE *to)
+void em_options_help(FILE *to, em_command command)
 {
-    for (int i = 0; i < ROWS; i++) {
-        const option *p = &table[i];
-        char flag[64], fallback[64];
-        double least, most;
-        if (!(p->commands & (unsigned)command)) continue;
-        snprintf(flag, sizeof flag, "--%s%s%s", p->name, p->arg ? " " : "", p->arg ? p->arg : "");
-        fprintf(to, "  %-32s %s", flag, p->help);
-        if (p->choices && p->kind == CHOICE) fprintf(to, " (%s)", p->choices);
-        if (em_params_range(p->name, &least, &most) && takes_value(p))
-            fprintf(to, " [%.15g to %.15g]", least, most);
-        fallback_text(fallback, p);
-        if (*fallback) fprintf(to, "; default %s", fallback);
-        fputc('\n', to);
+    bool old = false;
+    em_options fresh;
+    em_options_open(&fresh, command);
+    for (int i = 0; i < OPTIONS; i++) {
+        const option *r = &table[i];
+        em_str left = {0}, right = {0};
+        if (!(r->commands & command)) continue;
+        old |= !r->help;
+        if (!r->help || r->effect == HIDDEN) continue;
+        em_str_printf(&left, "--%s%s%s", r->name, r->argument ? " " : "",
+                      r->argument ? r->argument : "");
+        em_str_printf(&right, "%s", r->help);
+        describe_values(&right, r);
+        describe_default(&right, r, &fresh);
+        fprintf(to, "  %-29s %s\n", em_str_text(&left), em_str_text(&right));
+        em_str_free(&left);
+        em_str_free(&right);
     }
+    em_options_close(&fresh);
+    if (!old) return;
+    fprintf(to, "\nTaken so that older command lines work, without effect or refused when they ask "
+                "for more:\n ");
+    for (int i = 0; i < OPTIONS; i++)
+        if (table[i].commands & command && !table[i].help) fprintf(to, " --%s", table[i].name);
+    fprintf(to, "\n");
 }

@@ -5,6 +5,7 @@
 #include <arpa/inet.h>
 #include <curl/curl.h>
 #include <netinet/in.h>
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -78,6 +79,7 @@ static bool is_private_v6(const unsigned char a[16])
     static const unsigned char mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
     if (!memcmp(a, mapped, 12) || !memcmp(a, nat64, 12)) return is_private_v4(load_be32(a + 12));
     if (!memcmp(a, zeros, 12)) return true; /* ::, ::1, ::a.b.c.d */
+    if (a[0] == 0x20 && a[1] == 0x02) return is_private_v4(load_be32(a + 2)); /* 6to4 */
     return (a[0] & 0xfe) == 0xfc || (a[0] == 0xfe && a[1] >= 0x80) || a[0] == 0xff;
 }
 
@@ -96,8 +98,14 @@ static curl_socket_t on_socket(void *user, curlsocktype purpose, struct curl_soc
         memcpy(&v6, &a->addr, sizeof v6);
         refused = is_private_v6(v6.sin6_addr.s6_addr);
     }
+    refused = refused && !t->limits->allow_private;
     t->refused = t->refused || refused;
     return refused ? CURL_SOCKET_BAD : socket(a->family, a->socktype | SOCK_CLOEXEC, a->protocol);
+}
+
+static void global_init(void)
+{
+    curl_global_init(CURL_GLOBAL_DEFAULT);
 }
 
 /* ---- one try --------------------------------------------------------------------------------- */
@@ -128,16 +136,19 @@ static void configure(CURL *c, const char *url, transfer *t)
 static em_status explain(const transfer *t, CURLcode rc, long http, const char *shown, em_err *err)
 {
     if (t->err.code) return em_fail(err, t->err.code, "%s", t->err.msg);
-    if (rc == CURLE_ABORTED_BY_CALLBACK) return em_fail(err, EM_CANCELLED, "cancelled");
+    if (rc == CURLE_ABORTED_BY_CALLBACK)
+        return em_fail(err, EM_CANCELLED, "'%s': interrupted", shown);
     if (t->too_large)
         return em_fail(err, EM_NETWORK, "'%s' is larger than the %zu bytes that are allowed", shown,
                        t->limits->max_bytes);
     if (t->refused)
-        return em_fail(err, EM_NETWORK, "'%s' leads to a private address: refused", shown);
-    if (http == 403)
-        return em_fail(err, EM_EXPIRED,
-                       "'%s': the server answers 403: the address has expired, or was never valid",
+        return em_fail(err, EM_NETWORK,
+                       "'%s' leads to a private address: refused (--allow_private permits it)",
                        shown);
+    if (http == 403 || http == 404 || http == 410)
+        return em_fail(err, EM_EXPIRED,
+                       "'%s': the server answers %ld: the address has expired, or was never valid",
+                       shown, http);
     if (http >= 400) return em_fail(err, EM_NETWORK, "'%s': the server answers %ld", shown, http);
     return em_fail(err, EM_NETWORK, "'%s': %s", shown, curl_easy_strerror(rc));
 }
@@ -180,9 +191,11 @@ static em_status try_once(const char *url, const char *path, const em_fetch_limi
 
 em_status em_fetch(const char *url, const char *path, const em_fetch_limits *limits, em_err *err)
 {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
     char shown[256];
     bool again = true;
     em_status st = EM_OK;
+    pthread_once(&once, global_init);
     if (strncasecmp(url, "https://", 8))
         return em_fail(err, EM_INVAL, "'%s' is not an https address",
                        em_url_public(shown, sizeof shown, url));

@@ -7,16 +7,18 @@
 #include "base/status.h"
 
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 typedef struct em_fetch_limits {
     size_t max_bytes;          /* of the body */
+    bool allow_private;        /* addresses of this machine and of private networks too */
     const atomic_bool *cancel; /* borrowed; may be NULL */
 } em_fetch_limits;
 
 /* Writes the body to `path` (complete or not at all). EM_NETWORK: it cannot be had; EM_EXPIRED: the
- * server says 403 (a signed address that has expired looks like that); EM_INVAL: not an https
- * address; EM_CANCELLED. */
+ * server says 403, 404 or 410 (a signed address that has expired looks like that); EM_INVAL: not an
+ * https address; EM_CANCELLED. */
 em_status em_fetch(const char *url, const char *path, const em_fetch_limits *limits, em_err *err);
 
 /* The address without its query and fragment, for messages: into out; returns out. */

@@ -11,6 +11,7 @@
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 /* ---- reading ---- */
@@ -204,6 +205,15 @@ em_status em_dir_create(const char *path, em_err *err)
     return st;
 }
 
+em_status em_dir_free_bytes(uint64_t *out, const char *path, em_err *err)
+{
+    struct statvfs info;
+    if (statvfs(path, &info) != 0)
+        return em_fail_errno(err, errno, "cannot ask '%s' for its free space", path);
+    *out = (uint64_t)info.f_bavail * info.f_frsize;
+    return EM_OK;
+}
+
 /* ---- writing ---- */
 
 struct em_file_writer {
@@ -383,4 +393,14 @@ void em_file_writer_close(em_file_writer **writer)
     em_free(w->dir);
     em_free(w);
     *writer = NULL;
+}
+
+em_status em_file_write(const char *path, const void *data, size_t size_bytes, em_err *err)
+{
+    em_file_writer *w = NULL;
+    em_status st = em_file_writer_open(&w, path, err);
+    if (!st) st = em_file_writer_write(w, 0, data, size_bytes, err);
+    if (!st) return em_file_writer_commit(&w, err);
+    em_file_writer_close(&w);
+    return st;
 }

@@ -47,7 +47,13 @@ bool em_path_is_dir(const char *path);
 /* Makes a folder and those above it; one that exists is fine. */
 em_status em_dir_create(const char *path, em_err *err);
 
+/* What an unprivileged writer may still put on the file system of an existing path. */
+em_status em_dir_free_bytes(uint64_t *out, const char *path, em_err *err);
+
 /* ---- writing ---- */
+
+/* A small file at once: all or nothing, under its final name only when it is whole. */
+em_status em_file_write(const char *path, const void *data, size_t size_bytes, em_err *err);
 
 /* Bytes go to ".NAME.part-PID" beside the target and get its name when they are complete and on the
  * disk; until then whatever has the name stays untouched. Left-overs of killed runs are removed,

@@ -157,3 +157,25 @@ em_status em_json_get_ints(int64_t *out, size_t n, const json_t *obj, const char
     for (size_t i = 0; i < n; i++) out[i] = json_integer_value(json_array_get(v, i));
     return EM_OK;
 }
+
+static bool append_scalar(em_str *s, const json_t *v)
+{
+    if (s->len) em_str_printf(s, " ");
+    switch (v ? json_typeof(v) : JSON_NULL) {
+    case JSON_STRING: em_str_printf(s, "%s", json_string_value(v)); return true;
+    case JSON_INTEGER: em_str_printf(s, "%lld", (long long)json_integer_value(v)); return true;
+    case JSON_REAL: em_str_printf(s, "%.17g", json_real_value(v)); return true;
+    case JSON_TRUE: em_str_printf(s, "true"); return true;
+    case JSON_FALSE: em_str_printf(s, "false"); return true;
+    default: return false;
+    }
+}
+
+bool em_json_words(em_str *out, const json_t *value)
+{
+    if (!json_is_array(value)) return append_scalar(out, value);
+    bool ok = json_array_size(value) > 0;
+    for (size_t i = 0; ok && i < json_array_size(value); i++)
+        ok = append_scalar(out, json_array_get(value, i));
+    return ok;
+}

@@ -5,6 +5,7 @@
 #define EM_IO_JSON_H
 
 #include "base/status.h"
+#include "base/str.h"
 
 #include <jansson.h>
 #include <stdbool.h>
@@ -39,5 +40,9 @@ em_status em_json_get_string(const char **out, const json_t *obj, const char *ke
 /* An array of exactly n integers. */
 em_status em_json_get_ints(int64_t *out, size_t n, const json_t *obj, const char *key, int64_t min,
                            int64_t max, const char *source, em_err *err);
+
+/* A value as a command line would have it: a scalar's text, or a list's with spaces between them
+ * ("512 512"). False for null, objects, empty lists and lists of lists: *out is of no use then. */
+bool em_json_words(em_str *out, const json_t *value);
 
 #endif

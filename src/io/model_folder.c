@@ -427,35 +427,12 @@ static em_status read_yaml(em_model_config *m, layout *at, const doc *yaml, em_e
     return st;
 }
 
-static void append_scalar(em_str *s, const json_t *v)
-{
-    if (s->len) em_str_printf(s, " ");
-    if (json_is_string(v)) em_str_printf(s, "%s", json_string_value(v));
-    if (json_is_integer(v)) em_str_printf(s, "%lld", (long long)json_integer_value(v));
-    if (json_is_real(v)) em_str_printf(s, "%.17g", json_real_value(v));
-    if (json_is_boolean(v)) em_str_printf(s, json_is_true(v) ? "true" : "false");
-}
-
-static bool is_scalar(const json_t *v)
-{
-    return json_is_string(v) || json_is_number(v) || json_is_boolean(v);
-}
-
 /* A value, or a list of values, as a command line would have it. */
 static em_status setting_text(char **out, const doc *d, const char *key, const json_t *v,
                               em_err *err)
 {
     em_str s = {0};
-    bool ok = is_scalar(v);
-    if (ok) append_scalar(&s, v);
-    if (json_is_array(v)) {
-        ok = json_array_size(v) > 0;
-        for (size_t i = 0; i < json_array_size(v) && ok; i++) {
-            ok = is_scalar(json_array_get(v, i));
-            append_scalar(&s, json_array_get(v, i));
-        }
-    }
-    if (!ok) {
+    if (!em_json_words(&s, v)) {
         em_str_free(&s);
         return em_fail(err, EM_FORMAT, "%s: '%s' must be a value or a list of values", d->source,
                        key);

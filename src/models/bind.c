@@ -18,6 +18,7 @@ struct em_binder {
     const em_log *log;
     em_status (*item)(void *user, const em_bind_item *it, em_err *err);
     void *user;
+    em_bind_audit *audit; /* of the caller; NULL: bind */
     const int64_t *sizes;
     int n_sizes;
     em_group *group;
@@ -57,6 +58,16 @@ em_status em_binder_open_visit(em_binder **out,
     if (st) return st;
     (*out)->item = item;
     (*out)->user = user;
+    return EM_OK;
+}
+
+em_status em_binder_open_audit(em_binder **out, const em_ckpt *ckpt, const char *model,
+                               const em_log *log, em_bind_audit *audit, em_err *err)
+{
+    em_status st = em_binder_open(out, ckpt, model, log, err);
+    if (st) return st;
+    (*out)->audit = audit;
+    *audit = (em_bind_audit){0};
     return EM_OK;
 }
 
@@ -144,6 +155,7 @@ static void bind_row(em_binder *b, const em_bind *row, const char *prefix, const
     const em_ckpt_tensor *t = find(b, prefix, row, it->name);
     char want[80], got[80];
     if (t) mark_used(b, t);
+    if (t && row->use == EM_BIND_UNUSED && b->audit) b->audit->spare++;
     if (row->use == EM_BIND_UNUSED || (!t && row->use == EM_BIND_OPTIONAL)) return;
     if (!t) {
         problem(b, &b->missing, "%s: tensor '%s' %s is missing", b->model, it->name,
@@ -155,6 +167,8 @@ static void bind_row(em_binder *b, const em_bind *row, const char *prefix, const
     } else if (!em_dtype_is_float(t->dtype)) {
         problem(b, &b->misshaped, "%s: tensor '%s' is %s, expected F32, F16 or BF16 (file '%s')",
                 b->model, it->name, em_dtype_name(t->dtype), t->file);
+    } else if (b->audit) {
+        b->audit->used++;
     } else {
         bind_tensor(b, row, t, (em_tensor *)((char *)base + row->offset));
     }
@@ -193,7 +207,11 @@ static void report_surplus(em_binder *b)
     size_t count = 0;
     for (size_t i = 0; i < em_ckpt_count(b->ckpt); i++) {
         const em_ckpt_tensor *t = em_ckpt_at(b->ckpt, i);
-        if (b->used[i] || is_ignored(b, t->name)) continue;
+        if (b->used[i]) continue;
+        if (is_ignored(b, t->name)) {
+            if (b->audit) b->audit->spare++;
+            continue;
+        }
         char shape[80];
         if (count++ < 20)
             em_str_printf(&names, "%s'%s' %s", count > 1 ? ", " : "", t->name,
@@ -202,6 +220,7 @@ static void report_surplus(em_binder *b)
     if (count)
         em_logf(b->log, EM_LOG_WARN, "%s: %zu tensors of the file are not part of the model: %s%s",
                 b->model, count, em_str_text(&names), count > 20 ? ", …" : "");
+    if (b->audit) b->audit->surplus = count;
     em_str_free(&names);
 }
 
@@ -210,6 +229,10 @@ static em_status verdict(em_binder *b, em_err *err)
     if (b->ended) return em_fail(err, b->first.code, "%s", b->first.msg);
     if (!b->ckpt) return EM_OK;
     report_surplus(b);
+    if (b->audit) {
+        b->audit->missing = (size_t)b->missing;
+        b->audit->misshaped = (size_t)b->misshaped;
+    }
     if (!b->problems) return EM_OK;
     if (b->problems == 1) return em_fail(err, EM_MISMATCH, "%s", b->first.msg);
     return em_fail(err, EM_MISMATCH, "%s: %d tensors are missing and %d do not fit; the first: %s",

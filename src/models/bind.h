@@ -72,6 +72,17 @@ em_status em_binder_open_visit(em_binder **out,
                                em_status (*item)(void *user, const em_bind_item *it, em_err *err),
                                void *user, em_err *err);
 
+/* What an audit found; tensors, but for the missing ones of the file. */
+typedef struct em_bind_audit {
+    size_t used, spare; /* read by the model; known, and not read */
+    size_t surplus, missing, misshaped;
+} em_bind_audit;
+
+/* Holds a checkpoint against the walk as em_binder_open does, and binds nothing: *audit is filled
+ * by em_binder_finish. */
+em_status em_binder_open_audit(em_binder **out, const em_ckpt *ckpt, const char *model,
+                               const em_log *log, em_bind_audit *audit, em_err *err);
+
 /* The values of EM_SYM(0 … n-1) from now on; borrowed until changed. */
 void em_binder_sizes(em_binder *b, const int64_t *sizes, int n);
 /* Tensors bound from now on belong to this group (NULL: to none); slots are remembered by

@@ -250,7 +250,7 @@ em_dit_config em_dit_config_default(void)
         .patch_h = 2,
         .patch_w = 2,
         .clip_dim = 1280,
-        .audio_dim = 12 * 768,
+        .audio_dim = 9216, /* 12 layers of 768 */
         .audio_intermediate = 512,
         .audio_tokens = 32,
         .eps = 1e-6,

@@ -35,8 +35,38 @@ em_status em_synthetic_sizes_read(em_synthetic_sizes *out, const json_t *doc, co
 em_status em_synthetic_write(const em_synthetic_sizes *s, em_model_kind kind, uint64_t seed,
                              const char *path, em_pool *pool, em_err *err);
 
+/* The transformer without what listens to the voice: what Flash is laid over. */
+em_status em_synthetic_write_base(const em_synthetic_sizes *s, uint64_t seed, const char *path,
+                                  em_pool *pool, em_err *err);
+
 /* Bytes of tensors that em_synthetic_write would write. */
 em_status em_synthetic_bytes(uint64_t *out, const em_synthetic_sizes *s, em_model_kind kind,
                              em_err *err);
+
+/* A whole checkpoint, laid out as the released one:
+ *
+ *     DIR/config.yaml
+ *     DIR/Wan2.1-Fun-V1.1-1.3B-InP/    config.json, VAE, text and image encoder, tokenizer
+ *     DIR/transformer/                 the Flash transformer
+ *     DIR/chinese-wav2vec2-base/
+ */
+#define EM_SYNTHETIC_CONFIG "config.yaml"
+#define EM_SYNTHETIC_BASE "Wan2.1-Fun-V1.1-1.3B-InP"
+#define EM_SYNTHETIC_FLASH "transformer/diffusion_pytorch_model.safetensors"
+#define EM_SYNTHETIC_WAV2VEC2 "chinese-wav2vec2-base"
+
+typedef struct em_synthetic_folder {
+    const char *dir;
+    uint64_t seed;
+    bool with_base; /* the base model's own transformer, which has no audio tensors, too */
+    em_pool *pool;  /* may be NULL */
+    em_log log;     /* one line a file */
+    const atomic_bool
+        *stop; /* when it becomes true: EM_CANCELLED after the file at hand; or NULL */
+} em_synthetic_folder;
+
+/* Each file is all or nothing. EM_NOSPC before the first one if the disk cannot hold them all. */
+em_status em_synthetic_write_folder(const em_synthetic_sizes *s, const em_synthetic_folder *to,
+                                    em_err *err);
 
 #endif

@@ -139,6 +139,21 @@ static double colour_drift(const clip *c)
     return worst;
 }
 
+/* How far the mouth stays open in frames that have no sound, as a share of its wide opening; 0 when
+ * there are none. */
+static double open_in_silence(const clip *c)
+{
+    double sum = 0, widest = 1;
+    int silent = 0;
+    for (int i = 1; i < c->video.frames; i++) {
+        widest = fmax(widest, c->opening[i]);
+        if (c->truth[i] >= 0.02) continue;
+        sum += c->opening[i];
+        silent++;
+    }
+    return silent ? sum / silent / widest : 0;
+}
+
 /* ---- film strip ------------------------------------------------------------------------------ */
 
 enum { STRIP_FRAMES = 9, THUMB = DEMO_SIDE / 2 };
@@ -207,8 +222,8 @@ static bool report(const options *o)
         double a = follow(c, c), b = o->clips > 1 ? follow(c, next) : 0;
         printf("%-8s %3d frames: mouth follows the voice %.2f, another voice %5.2f; sharpness at "
                "the end %.2f, "
-               "colour drift %.1f levels\n",
-               c->name, c->video.frames, a, b, sharpness(c), colour_drift(c));
+               "colour drift %.1f levels, open in silence %.3f\n",
+               c->name, c->video.frames, a, b, sharpness(c), colour_drift(c), open_in_silence(c));
         own += a / o->clips;
         other += b / o->clips;
     }

@@ -190,7 +190,7 @@ def train_vae(o, dev):
             vae.zero_grad(set_to_none=True)
         M.CONV_MODE = best[1]
         log("using", best[1])
-        open("/tmp/conv.txt", "w").write(best[1])
+        open(o.out + "/conv.txt", "w").write(best[1])
 
     opt = torch.optim.AdamW(params, lr=1e-3, betas=(0.9, 0.97), weight_decay=0, fused=dev.type == "cuda")
     ema = [p.detach().clone() for p in params]

@@ -1,5 +1,5 @@
-/* The whole method on the small trained model: same frames whatever the threads and the memory mode, a
- * plan that is the measurement, nothing allocated on the way, clean ends. */
+/* The whole method on the small trained model: same frames whatever the threads and the memory
+ * mode, a plan that is the measurement, nothing allocated on the way, clean ends. */
 #include "base/alloc.h"
 #include "base/hash.h"
 #include "echomimic.h"
@@ -236,7 +236,8 @@ static void bad_input_is_told(void **state)
     em_engine_close(&e);
 }
 
-/* Every host allocation of a request may fail: a sentence, no leak, and the next request succeeds. */
+/* Every host allocation of a request may fail: a sentence, no leak, and the next request
+ * succeeds. */
 static void survives_any_failed_allocation(void **state)
 {
     (void)state;

@@ -1,0 +1,39 @@
+#include "cli/interrupt.h"
+
+#include "cli/command.h"
+
+#include <signal.h>
+#include <unistd.h>
+
+/* A handler gets no argument: what it needs has to be static. */
+static atomic_bool interrupted;
+static _Atomic(em_engine *) watched;
+
+static void on_signal(int number)
+{
+    (void)number;
+    if (atomic_exchange(&interrupted, true)) _exit(EM_EXIT_INTERRUPTED);
+    em_engine *e = atomic_load(&watched);
+    if (e) em_engine_cancel(e);
+}
+
+void em_interrupt_install(void)
+{
+    struct sigaction a = {.sa_handler = on_signal};
+    sigemptyset(&a.sa_mask);
+    sigaction(SIGINT, &a, NULL);
+    sigaction(SIGTERM, &a, NULL);
+    a.sa_handler = SIG_IGN; /* a reader that goes away is a failed write, not the end */
+    sigaction(SIGPIPE, &a, NULL);
+}
+
+const atomic_bool *em_interrupt_flag(void)
+{
+    return &interrupted;
+}
+
+void em_interrupt_watch(em_engine *engine)
+{
+    atomic_store(&watched, engine);
+    if (engine && atomic_load(&interrupted)) em_engine_cancel(engine);
+}
