@@ -1,8 +1,8 @@
 /* Time, arithmetic and memory of every stage, as JSON: one object on standard output.
  *
- *     bench_pipeline --model_name DIR --wav2vec_model_dir DIR [--transformer_path FILE] [--config_path FILE]
- *                    --image FILE --audio FILE [--frames N] [--size S] [--steps N] [--weight_dtype T]
- *                    [--threads N] [--repeat N] [--label TEXT]
+ *     bench_pipeline --model_name DIR --wav2vec_model_dir DIR --image FILE --audio FILE
+ *         [--transformer_path FILE] [--config_path FILE] [--frames N] [--size S] [--steps N]
+ *         [--weight_dtype T] [--threads N] [--repeat N] [--label TEXT]
  *
  * Medians over the repeats; the first run is not counted (pages of the weights, library start-up).
  * The prompt is another one in every run, so that the text stage is always measured. */
@@ -73,7 +73,7 @@ static json_t *report(const bench *b, const em_result *runs, int n)
 static em_status run_all(bench *b, em_engine *e, const em_picture *image, const em_sound *sound,
                          em_err *err)
 {
-    em_result runs[MAX_REPEATS];
+    em_result runs[MAX_REPEATS] = {{0}};
     const em_sink sink = {0};
     em_status st = EM_OK;
     for (int i = -1; i < b->repeat && !st; i++) {

@@ -1,6 +1,6 @@
 /* How well the mouths of finished demo videos follow their voices, and whether the pictures hold.
  *
- *     demo_check PORTRAITS.json [--strip FILE.png] [--least C] [--most O] VIDEO.mp4 AUDIO NAME [VIDEO AUDIO NAME …]
+ *     demo_check PORTRAITS.json [--strip FILE.png] [--least C] [--most O] VIDEO.mp4 AUDIO NAME …
  *
  * NAME is a portrait of PORTRAITS.json. For every clip: the correlation of the mouth's opening,
  * measured in the decoded frames, with what the drawing takes from the sound; the same with the
