@@ -21,11 +21,12 @@
  * operands of matrix products are of the run's working type.
  *
  * Quirks we reproduce
- *   - q and k are RMS-normalised over the whole width, all heads together, before the heads are
- *   cut. - Text rows beyond the prompt are zeros that go through the text MLP and take part in
- *   attention. - The checkpoint holds q_audio, upstream computes it and overwrites the result:
- *   never read here. - Three attentions share one query, each with its own softmax; their sum goes
- *     through one output projection; the cross-attention branch has no gate.
+ *   - q and k are RMS-normalised over the whole width, all heads together, before heads are cut.
+ *   - Text rows beyond the prompt are zeros that go through the text MLP and take part in
+ *     attention.
+ *   - The checkpoint holds q_audio, upstream computes it and overwrites the result: never read.
+ *   - Three attentions share one query, each with its own softmax; their sum goes through one
+ *     output projection; the cross-attention branch has no gate.
  *   - A later latent covers four video frames but sees eight window slots: the first frame's slots
  *     0..2, the centres of the two middle frames, the last frame's slots 2..4.
  *   - The head is modulated by e, not by e0.

@@ -3,6 +3,12 @@
  * touched. */
 #include "pipeline/job.h"
 
+/* The sink's answer; one that fails without a sentence gets a plain one. */
+static void heed(em_run *r, em_status st)
+{
+    if (st) em_run_fail(r, st, "whoever receives the frames refused: %s", em_status_text(st));
+}
+
 /* The frames of one decoded chunk, in order. */
 static void emit(em_job *j, em_tensor pixels, int64_t first)
 {
@@ -16,7 +22,7 @@ static void emit(em_job *j, em_tensor pixels, int64_t first)
         em_verdict_values(&j->verdict, "frames", j->pixels + (size_t)i * values, values);
         if (j->color) em_color_frame(j->color, rgb, values / 3);
         em_verdict_frame(&j->verdict, rgb, values / 3);
-        if (j->sink->frame) j->sink->frame(j->sink->user, rgb, (int)(first + i), &r->err);
+        if (j->sink->frame) heed(r, j->sink->frame(j->sink->user, rgb, (int)(first + i), &r->err));
     }
 }
 
@@ -36,7 +42,7 @@ void em_job_decode(em_job *j)
     em_job_stage(j, EM_STAGE_DECODE, (int)f);
     look_at_latents(j);
     if (!r->plans && !em_run_stopped(r) && j->sink->begin)
-        j->sink->begin(j->sink->user, j->width, j->height, j->frames, &r->err);
+        heed(r, j->sink->begin(j->sink->user, j->width, j->height, j->frames, &r->err));
     em_tensor z = em_channels_last(r, j->x); // (f, h, w, 16)
     for (int64_t i = 0; i < f && !em_run_stopped(r); i++) {
         em_mark m = em_run_mark(r);

@@ -68,7 +68,7 @@ static void program(em_run *r, uint32_t seed)
     for (int i = 0; i < TOKENS * DIM; i++) assert_true(isfinite(host[i]));
 }
 
-/* On ref's own (empty) workspaces and on larger ones; the arena is poisoned, and twice too large. */
+/* On ref's own (empty) workspaces and on larger ones, in a poisoned arena of twice the size. */
 static void peaks_agree(void **state)
 {
     (void)state;

@@ -65,6 +65,7 @@ typedef struct watch {
     int frames;
     em_engine *cancel; /* when denoising begins */
     em_status refuse;  /* what the sink answers to frame 3 */
+    bool mute;         /* and without a sentence */
 } watch;
 
 static void on_progress(void *user, const em_progress *p)
@@ -80,12 +81,11 @@ static em_status on_frame(void *user, const uint8_t *rgb, int index, em_err *err
     watch *w = user;
     assert_int_equal(index, w->frames++);
     w->frames_hash = em_fnv1a64(w->frames_hash, rgb, SIDE * SIDE * 3);
-    if (w->refuse && index == 3) {
+    if (w->refuse && index == 3 && !w->mute) {
         err->code = w->refuse;
         snprintf(err->msg, sizeof err->msg, "the disk is full");
-        return w->refuse;
     }
-    return EM_OK;
+    return index == 3 ? w->refuse : EM_OK;
 }
 
 static em_status generate(em_engine *e, const em_params *p, watch *w, em_result *r, em_err *err)
@@ -175,13 +175,17 @@ static void ends_cleanly(void **state)
     em_err err = {0};
     em_params p = small();
     em_engine *e = open_engine(2, EM_MEMORY_LIGHTWEIGHT);
-    watch cancelled = {.cancel = e}, refused = {.refuse = EM_NOSPC}, fine = {0};
+    watch cancelled = {.cancel = e}, refused = {.refuse = EM_NOSPC},
+          mute = {.refuse = EM_IO, .mute = true}, fine = {0};
     assert_int_equal(generate(e, &p, &cancelled, NULL, &err), EM_CANCELLED);
     assert_int_equal(cancelled.frames, 0);
     em_engine_resume(e);
     assert_int_equal(generate(e, &p, &refused, NULL, &err), EM_NOSPC);
     assert_string_equal(err.msg, "the disk is full");
     assert_int_equal(refused.frames, 4);
+    assert_int_equal(generate(e, &p, &mute, NULL, &err), EM_IO);
+    assert_non_null(strstr(err.msg, "refused"));
+    assert_int_equal(mute.frames, 4);
     assert_ok(generate(e, &p, &fine, NULL, &err), err);
     em_engine_close(&e);
 }
