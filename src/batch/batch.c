@@ -124,7 +124,7 @@ void em_batch_close(em_batch **batch)
 {
     em_batch *b = *batch;
     if (!b) return;
-    for (size_t i = 0; i < b->count; i++) {
+    for (size_t i = 0; b->item && i < b->count; i++) {
         em_batch_item *it = &b->item[i];
         if (!b->options.keep_temp) {
             if (it->image) unlink(it->image);

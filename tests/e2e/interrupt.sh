@@ -5,14 +5,14 @@ set -euo pipefail
 
 list "$tmp/jobs.json" "$(job "$face" "$voice" one)" "$(job "$face" "$voice" two)"
 for signal in INT TERM; do
-    rm -rf "$tmp/v"
+    rm -rf "$tmp/v" "$tmp/err"
     # Enough steps for minutes. A background process of a shell ignores SIGINT: env gives it back.
     env --default-signal=INT "$program" batch "${where[@]}" --sample_size 128 128 --video_length 49 \
         --num_inference_steps 1000 --no_teacache --json_path "$tmp/jobs.json" --save_path "$tmp/v" \
         >"$tmp/out" 2>"$tmp/err" </dev/null &
     pid=$!
     for _ in {1..600}; do
-        grep -q denoise "$tmp/err" && break
+        grep -qs denoise "$tmp/err" && break
         sleep 0.1
     done
     kill "-$signal" $pid

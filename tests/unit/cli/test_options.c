@@ -49,8 +49,7 @@ static void every_spelling(void **state)
         "--video_length|81|--audio_guidance_scale|3.5|--sample_size|256|384|--no_teacache",
         "--video-length|81|--audio-guidance-scale|3.5|--sample-size|256 384|--no-teacache",
         "--video-length=81|--audio_guidance-scale=3.5|--sample_size=256x384|--enable_teacache=off",
-        "--no_teacache|true|--sample_size|256,384|--video_length|9|--video_length|81|"
-        "--audio_guidance_scale=3.5",
+        "--no_teacache|on|--sample_size|256,384|--video_length|81|--audio-guidance_scale|3.5",
     };
     (void)state;
     for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
@@ -64,6 +63,16 @@ static void every_spelling(void **state)
         assert_false(o.teacache);
         em_options_close(&o);
     }
+}
+
+static void the_last_one_counts(void **state)
+{
+    em_options o;
+    heard h;
+    (void)state;
+    assert_int_equal(parse(&o, EM_COMMAND_BATCH, &h, "--fps|9|--fps|30"), EM_OK);
+    assert_int_equal(o.params.fps, 30);
+    em_options_close(&o);
 }
 
 static void words_of_choices(void **state)
@@ -322,6 +331,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_spelling),
+        cmocka_unit_test(the_last_one_counts),
         cmocka_unit_test(words_of_choices),
         cmocka_unit_test(defaults_of_the_specification),
         cmocka_unit_test(ranges),
