@@ -1,5 +1,7 @@
 #include "base/log.h"
 
+#include "base/status.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -9,7 +11,8 @@ void em_logf(const em_log *log, em_level level, const char *fmt, ...)
     char line[1024];
     va_list ap;
     va_start(ap, fmt);
-    vsnprintf(line, sizeof line, fmt, ap);
+    int n = vsnprintf(line, sizeof line, fmt, ap);
     va_end(ap);
+    if (n >= (int)sizeof line) em_trim_utf8(line);
     log->fn(log->user, level, line);
 }

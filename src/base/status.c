@@ -18,7 +18,7 @@ const char *em_status_text(em_status code)
 }
 
 /* vsnprintf may cut a multi-byte character in half: drop the half. */
-static void trim_utf8(char *s)
+void em_trim_utf8(char *s)
 {
     size_t n = strlen(s), i = n;
     while (i > 0 && n - i < 4 && ((unsigned char)s[i - 1] & 0xC0) == 0x80) i--;
@@ -33,7 +33,7 @@ em_status em_vfail(em_err *err, em_status code, const char *fmt, va_list ap)
     if (!err) return code;
     err->code = code;
     int n = vsnprintf(err->msg, sizeof err->msg, fmt, ap);
-    if (n >= (int)sizeof err->msg) trim_utf8(err->msg);
+    if (n >= (int)sizeof err->msg) em_trim_utf8(err->msg);
     return code;
 }
 

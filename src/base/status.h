@@ -18,6 +18,9 @@ em_status em_fail(em_err *err, em_status code, const char *fmt, ...)
 em_status em_vfail(em_err *err, em_status code, const char *fmt, va_list ap)
     __attribute__((format(printf, 3, 0)));
 
+/* Drops a multi-byte character that the end of s cuts in half. */
+void em_trim_utf8(char *s);
+
 /* The same with ": <strerror(errno_value)>" appended; ENOSPC and EDQUOT become EM_NOSPC, ENOMEM
  * EM_NOMEM, everything else EM_IO. */
 em_status em_fail_errno(em_err *err, int errno_value, const char *fmt, ...)

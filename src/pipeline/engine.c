@@ -155,6 +155,8 @@ static em_status choose_device(em_engine *e, const em_engine_params *p, em_err *
     static const em_dtype dtype[] = {
         [EM_WEIGHT_BFLOAT16] = EM_BF16, [EM_WEIGHT_FLOAT16] = EM_F16, [EM_WEIGHT_FLOAT32] = EM_F32};
     const char *name = p->device ? p->device : "auto";
+    if ((unsigned)p->dtype > EM_WEIGHT_FLOAT32)
+        return em_fail(err, EM_INVAL, "weight_dtype is none of bfloat16, float16 and float32");
     e->dtype = dtype[p->dtype];
     e->residency.drop_unpinned = p->memory_mode == EM_MEMORY_LIGHTWEIGHT;
     e->ops = em_ops_find(name);

@@ -82,6 +82,9 @@ em_status em_params_check(const em_params *p, em_err *err)
 {
     if (!p->prompt)
         return em_fail(err, EM_INVAL, "prompt: there is none (an empty one is allowed)");
+    if ((unsigned)p->sampler > EM_SAMPLER_EULER || (unsigned)p->rng > EM_RNG_CPU ||
+        (unsigned)p->teacache > EM_TEACACHE_REFERENCE)
+        return em_fail(err, EM_INVAL, "sampler, rng or teacache is none of the values there are");
     for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++) {
         const range *r = &ranges[i];
         double v = value_of(p, r);
