@@ -9,16 +9,22 @@
 
 static void method(em_job *j)
 {
-    em_job_encode(
-        j); /* y: the portrait as the first latent, grey after it, and a mask that says so */
+    /* y: the portrait as the first latent, grey after it, and a mask that says so */
+    em_job_encode(j);
+
+    /* keys and values of the prompt, of the portrait and, frame by frame, of the voice: once a job,
+     * used by every step */
     em_mark conditions = em_run_mark(&j->run);
-    em_job_text(j);  /* keys and values of the prompt … */
-    em_job_image(j); /* … of the portrait … */
-    em_job_audio(j); /* … and of the voice, frame by frame; once a job, used by every step */
-    em_job_denoise(
-        j); /* x: noise -> latents, num_inference_steps steps of a flow-matching solver */
+    em_job_text(j);
+    em_job_image(j);
+    em_job_audio(j);
+
+    /* x: noise -> latents, num_inference_steps steps of a flow-matching solver */
+    em_job_denoise(j);
     em_run_release_all(&j->run, conditions);
-    em_job_decode(j); /* latents -> frames, one latent (four frames) at a time */
+
+    /* latents -> frames, one latent (four frames) at a time */
+    em_job_decode(j);
 }
 
 /* The method on a plan of the engine's op table: the arena's exact size, and the arithmetic. */
@@ -59,12 +65,15 @@ em_status em_plan(em_engine *engine, const em_picture *image, const em_sound *au
 static em_status compute(em_job *j, em_err *err)
 {
     size_t scratch_bytes = (size_t)j->result.scratch_bytes;
+    em_residency *weights = &j->engine->residency;
+    weights->peak_bytes = weights->resident_bytes;
     j->run = em_engine_run(j->engine);
     j->result.forwards = 0;
     em_status st = em_arena_open(&j->run.arena, j->run.ops->device, scratch_bytes, false, err);
     if (st) return st;
     method(j);
     j->result.scratch_bytes = j->run.arena.peak_bytes;
+    j->result.weight_bytes = weights->peak_bytes;
     em_arena_close(&j->run.arena);
     if (j->run.err.code) return em_fail(err, j->run.err.code, "%s", j->run.err.msg);
     return EM_OK;
