@@ -18,8 +18,8 @@
 #define EM_AUDIO_MAX_BYTES ((size_t)512 << 20) /* of the file */
 
 typedef struct em_audio_limits {
-    double
-        max_seconds;  /* of sound; 0 = one hour. Longer is refused: loudness is that of the whole */
+    /* of sound; 0 = one hour. Longer is refused: loudness is that of the whole */
+    double max_seconds;
     double timeout_s; /* of decoding; 0 = five minutes */
 } em_audio_limits;
 

@@ -16,8 +16,8 @@ typedef struct em_ckpt_tensor {
     em_dtype dtype;
     int ndim;
     int64_t dim[EM_TENSOR_DIMS];
-    const void
-        *data; /* row-major, aligned for dtype; mapped from the file (a copy where that is not) */
+    /* row-major, aligned for dtype; mapped from the file (a copy where that is not) */
+    const void *data;
     size_t size_bytes;
     const char *file; /* path, for messages */
 } em_ckpt_tensor;

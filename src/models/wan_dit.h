@@ -49,8 +49,8 @@ typedef struct em_dit_grid {
 /* Keys and values of what the tokens look at, for every block. They depend on the job alone: made
  * once, kept at the arena's high end. Working type. */
 typedef struct em_dit_kv {
-    em_tensor
-        kv; /* text, image: (layers, 2, n, dim); audio: (layers, 2, frames, audio_tokens, dim) */
+    /* text, image: (layers, 2, n, dim); audio: (layers, 2, frames, audio_tokens, dim) */
+    em_tensor kv;
 } em_dit_kv;
 
 /* context F32 (L, text_dim), L <= text_len: rows of the text encoder; missing rows are zeros, as in
@@ -87,8 +87,8 @@ typedef struct em_dit_cond {
     em_dit_kv text, image, audio;
     em_tensor rope;
     em_dit_grid grid;
-    em_tensor
-        taps; /* empty, or F32 (layers, N, dim): receives every block's output (parity checks) */
+    /* empty, or F32 (layers, N, dim): receives every block's output (parity checks) */
+    em_tensor taps;
 } em_dit_cond;
 
 /* A forward is these three; TeaCache may put something else in place of the second. Scratch.

@@ -36,9 +36,9 @@ em_tensor em_linear(em_run *r, em_tensor x, em_tensor w, em_tensor b, em_act act
 typedef struct em_attn {
     int heads;   /* C = heads * head_dim */
     float scale; /* on q k^T; 1 for T5 */
-    em_tensor
-        rel_bias; /* empty, or F32 (heads, Nq + Nk - 1): entry [h][j - i + Nq - 1] is added to the
-                           score of query i and key j (T5's bias depends on j - i alone) */
+    /* empty, or F32 (heads, Nq + Nk - 1): entry [h][j - i + Nq - 1] is added to the score of query
+     * i and key j (T5's bias depends on j - i alone) */
+    em_tensor rel_bias;
 } em_attn;
 
 /* softmax(scale q k^T + bias) v, per batch entry and head, softmax in float32, in tiles: no Nq x Nk
