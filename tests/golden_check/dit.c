@@ -148,6 +148,7 @@ void check_dit(check *c)
     em_dit *m = NULL;
     em_dit_config cfg = {.heads = c->sizes.dit.heads,
                          .layers = c->sizes.dit.layers,
+                         .text_len = c->sizes.dit.text_len,
                          .eps = c->sizes.dit.eps};
     em_ckpt *golden = open_golden(c, c->file),
             *ckpt = golden ? open_synthetic(c, EM_MODEL_TRANSFORMER) : NULL;

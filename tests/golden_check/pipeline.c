@@ -40,6 +40,7 @@ static bool open_models(stand *s)
     em_clip_vit_config clip = {.heads = c->sizes.clip.heads};
     em_dit_config dit = {.heads = c->sizes.dit.heads,
                          .layers = c->sizes.dit.layers,
+                         .text_len = c->sizes.dit.text_len,
                          .eps = c->sizes.dit.eps};
     em_wav2vec2_config speech = c->sizes.speech;
     em_status st = em_vae_config_read(&vae, e->ckpt[EM_MODEL_VAE], &err);
