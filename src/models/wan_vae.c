@@ -315,11 +315,6 @@ void em_vae_close(em_vae **m)
     *m = NULL;
 }
 
-const em_vae_config *em_vae_sizes(const em_vae *m)
-{
-    return &m->cfg;
-}
-
 /* Pins the groups of stages first … last (MIDDLE: the middle's). */
 static void pin(em_run *r, const half_weights *h, int first, int last)
 {

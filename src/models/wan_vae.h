@@ -25,7 +25,6 @@ typedef struct em_vae em_vae;
 em_status em_vae_open(em_vae **out, const em_vae_config *cfg, const em_ckpt *ckpt,
                       const em_log *log, em_err *err);
 void em_vae_close(em_vae **m);
-const em_vae_config *em_vae_sizes(const em_vae *m); /* borrowed until close */
 
 /* Names every tensor of such a checkpoint to a visiting binder. */
 void em_vae_visit(em_binder *b, const em_vae_config *cfg);
