@@ -16,7 +16,7 @@ static void add_text(em_sha256 *h, const char *text)
     em_sha256_add(h, text, strlen(text) + 1);
 }
 
-static void add_heading(em_sha256 *h, const em_ckpt_tensor *t)
+void em_ckpt_hash_heading(em_sha256 *h, const em_ckpt_tensor *t)
 {
     add_text(h, t->name);
     add_text(h, em_dtype_name(t->dtype));
@@ -32,7 +32,7 @@ void em_ckpt_fingerprint(const em_ckpt *ckpt, char out[EM_SHA256_HEX_BYTES])
     for (size_t i = 0; i < em_ckpt_count(ckpt); i++) {
         const em_ckpt_tensor *t = em_ckpt_at(ckpt, i);
         const size_t edge = EM_FINGERPRINT_EDGE_BYTES;
-        add_heading(&h, t);
+        em_ckpt_hash_heading(&h, t);
         if (t->size_bytes <= edge) {
             if (t->size_bytes) em_sha256_add(&h, t->data, t->size_bytes);
         } else {

@@ -288,3 +288,64 @@ void check_loudness(check *c)
     em_ckpt_close(&golden);
     json_decref(doc);
 }
+
+/* ---- PyTorch's files ------------------------------------------------------------------------- */
+
+/* The tensors of the golden whose names begin with "BASE/" are exactly those of pth/BASE.pth. */
+static void check_torch_file(check *c, const em_ckpt *golden, const char *base)
+{
+    em_err err = {0};
+    em_ckpt *got = NULL;
+    size_t n = strlen(base), count = 0;
+    char file[300];
+    snprintf(file, sizeof file, "%s.pth", base);
+    char *path = media_path(c, "pth", file);
+    em_status st = path ? em_ckpt_open(&got, path, &err) : EM_NOMEM;
+    if (st) report_failure(c, file, &err);
+    for (size_t i = 0; !st && i < em_ckpt_count(golden); i++) {
+        const em_ckpt_tensor *want = em_ckpt_at(golden, i);
+        if (strncmp(want->name, base, n) || want->name[n] != '/') continue;
+        const em_ckpt_tensor *t = em_ckpt_find(got, want->name + n + 1);
+        bool same = t && t->dtype == want->dtype && t->ndim == want->ndim &&
+                    !memcmp(t->dim, want->dim, sizeof t->dim);
+        count++;
+        if (same)
+            expect_equal(c, want->name, t->data, want->data, want->size_bytes);
+        else
+            expect_true(c, want->name, false, t ? "another type or shape" : "not in the file");
+    }
+    if (!st) expect_true(c, file, em_ckpt_count(got) == count, "holds as many tensors");
+    em_ckpt_close(&got);
+    em_free(path);
+}
+
+/* Files that PyTorch reads only by running them, or that are not its zip files. */
+static void check_torch_refused(check *c, const char *base)
+{
+    em_err err = {0};
+    em_ckpt *got = NULL;
+    char file[300];
+    snprintf(file, sizeof file, "%s.pth", base);
+    char *path = media_path(c, "pth", file);
+    em_status st = path ? em_ckpt_open(&got, path, &err) : EM_NOMEM;
+    expect_true(c, file, st == EM_FORMAT, st ? err.msg : "it was read");
+    em_ckpt_close(&got);
+    em_free(path);
+}
+
+void check_pth(check *c)
+{
+    static const char *const refused[] = {"evil", "whole_module", "plain_pickle", "legacy_not_zip"};
+    char base[256] = "";
+    em_ckpt *golden = open_golden(c, c->file);
+    for (size_t i = 0; golden && i < em_ckpt_count(golden); i++) {
+        const char *name = em_ckpt_at(golden, i)->name, *slash = strchr(name, '/');
+        size_t n = slash ? (size_t)(slash - name) : 0;
+        if (n == 0 || n >= sizeof base || (!strncmp(base, name, n) && !base[n])) continue;
+        snprintf(base, sizeof base, "%.*s", (int)n, name);
+        check_torch_file(c, golden, base);
+    }
+    for (size_t i = 0; golden && i < sizeof refused / sizeof *refused; i++)
+        check_torch_refused(c, refused[i]);
+    em_ckpt_close(&golden);
+}
