@@ -16,8 +16,8 @@ typedef struct em_cuda {
     cudaStream_t compute, copy; /* owned, like the next two */
     em_cuda_lt *lt;             /* opened with the table; NULL: could not be had */
     em_cuda_dnn *dnn;
-    char name[16];  /* "cuda:0" */
-    char model[96]; /* "NVIDIA H100 80GB HBM3" */
+    char name[24];   /* "cuda:0" */
+    char model[256]; /* "NVIDIA H100 80GB HBM3" */
 } em_cuda;
 
 /* Opens GPU `ordinal`. *out is owned by the caller: em_cuda_close. EM_INVAL: there is none; the
