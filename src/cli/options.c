@@ -144,7 +144,7 @@ static const option table[] = {
     OPT("memory_mode", CHOICE, engine.memory_mode, JOB, "NAME",
         "weights in memory only while used, or all the time", .choices = memory_modes),
     OPT("device", TEXT, engine.device, JOB, "NAME", "auto, cpu, or ref: slow reference loops"),
-    OPT("threads", INT, engine.threads, JOB | EM_COMMAND_SYNTH, "N",
+    OPT("threads", INT, engine.threads, JOB | EM_COMMAND_SYNTH | EM_COMMAND_INSPECT, "N",
         "0: every core that this process may use", .most = 1024),
 
     OPT("force", SWITCH, force, MAKE, NULL, "make finished videos anew"),

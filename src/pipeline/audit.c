@@ -107,11 +107,17 @@ em_status em_audit_ckpt(em_audit *out, em_ckpt *ckpt, const em_log *log, em_err 
         /* Without sizes nothing was walked, and every tensor would look surplus. */
         em_binder_ignore(b, "*");
         em_binder_finish(&b, NULL);
-        a.tensors = (em_bind_audit){0};
+        em_bind_audit_close(&a.tensors);
         a.verdict = unsized;
     } else if (em_binder_finish(&b, &a.verdict) == EM_NOMEM) {
+        em_bind_audit_close(&a.tensors);
         return em_fail(err, EM_NOMEM, "%s", a.verdict.msg);
     }
     *out = a;
     return EM_OK;
+}
+
+void em_audit_close(em_audit *audit)
+{
+    em_bind_audit_close(&audit->tensors);
 }

@@ -12,8 +12,10 @@ typedef struct em_audit {
         verdict; /* code EM_OK: the model can be run from it; else what is wrong, in a sentence */
 } em_audit;
 
-/* Problems are lines in the log too (may be NULL). Drops "wav2vec2." from names, as the engine
- * does. Fails for want of memory alone. */
+void em_audit_close(em_audit *audit); /* {0} is allowed */
+
+/* *out is the caller's: em_audit_close. Problems are lines in the log too (may be NULL). Drops
+ * "wav2vec2." from names, as the engine does. Fails for want of memory alone. */
 em_status em_audit_ckpt(em_audit *out, em_ckpt *ckpt, const em_log *log, em_err *err);
 
 #endif
