@@ -168,10 +168,11 @@ static void print_names(const report *r, em_bind_fate fate)
     em_free(all);
 }
 
+/* What is missing and what does not fit stands in the log, with the shapes that were expected. */
 static void print_audit(const report *r, const census *n)
 {
     const em_bind_audit *a = &r->audit.tensors;
-    char bytes[16], half[16], shape[80];
+    char bytes[16], half[16];
     printf("  used %zu, known and unused %zu, surplus %zu, missing %zu, mis-shaped %zu: %s\n",
            a->used, a->spare, a->surplus, a->missing, a->misshaped,
            r->audit.verdict.code ? r->audit.verdict.msg : "complete");
@@ -181,11 +182,6 @@ static void print_audit(const report *r, const census *n)
     if (!a->fate) return;
     print_names(r, EM_BIND_SPARE);
     print_names(r, EM_BIND_SURPLUS);
-    print_names(r, EM_BIND_MISSHAPED);
-    if (a->missing) printf("  missing:\n");
-    for (size_t i = 0; i < a->missing; i++)
-        printf("    %s %s\n", a->missing_item[i].name,
-               em_shape_text(shape, a->missing_item[i].dim, a->missing_item[i].ndim));
 }
 
 static void print_text(const inspection *x, const report *r)
@@ -270,7 +266,7 @@ static em_status inspect_file(inspection *x, const char *path, em_err *err)
     report r = {.path = path};
     const em_log log = em_terminal_log(x->t);
     em_status st = em_ckpt_open(&r.ckpt, path, err);
-    if (!st) st = em_audit_ckpt(&r.audit, r.ckpt, x->o->json ? &log : NULL, err);
+    if (!st) st = em_audit_ckpt(&r.audit, r.ckpt, &log, err);
     if (!st) em_ckpt_fingerprint(r.ckpt, r.fingerprint);
     if (!st && x->o->verify) st = verify(&r, x->o, err);
     if (!st && x->o->json) print_json(&r);
