@@ -105,6 +105,29 @@ static em_status read_all(int fd, char *data, size_t size_bytes, size_t *got, co
     return EM_OK;
 }
 
+/* The whole pages that hold the range. */
+static void advise(const void *data, size_t size_bytes, int advice)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t begin = (uintptr_t)data & ~(page - 1);
+    if (size_bytes) madvise((void *)begin, (uintptr_t)data + size_bytes - begin, advice);
+}
+
+void em_map_jump(const void *data, size_t size_bytes)
+{
+    advise(data, size_bytes, MADV_RANDOM);
+}
+
+void em_map_fetch(const void *data, size_t size_bytes)
+{
+    advise(data, size_bytes, MADV_WILLNEED);
+}
+
+void em_map_in_order(const void *data, size_t size_bytes)
+{
+    advise(data, size_bytes, MADV_NORMAL);
+}
+
 /* Pages that are shared, if with nobody, outlive their being dropped. What is too small to hold a
  * whole page comes from em_alloc: a process has not so many maps as a checkpoint may have
  * tensors. */

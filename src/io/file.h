@@ -30,6 +30,13 @@ void em_map_close(em_map *map); /* NULL and a closed map are allowed */
  * and blocks only. */
 void em_map_drop(const void *data, size_t size_bytes);
 
+/* Hints about a range, for which nothing changes but how long it takes: `jump` says that it will be
+ * read here and there, so that the kernel reads no more than that; `fetch` that it will be wanted
+ * soon, so that reading starts now; `in_order` ends a jump. */
+void em_map_jump(const void *data, size_t size_bytes);
+void em_map_fetch(const void *data, size_t size_bytes);
+void em_map_in_order(const void *data, size_t size_bytes);
+
 /* Memory for a copy of what a map holds: em_map_drop gives its pages back too and loses nothing,
  * which memory from em_alloc would. Zeroed; owned by the block. {0} is a closed one. */
 typedef struct em_block {

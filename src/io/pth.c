@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
+enum { PROBABLY_BYTES = 512 << 10 }; /* of a pickle, and of a directory */
+
 struct em_pth {
     char *path;
     em_map map; /* closed where the bytes are the caller's */
@@ -294,6 +296,20 @@ static em_status parse(em_pth *f, const void *data, size_t size_bytes, em_err *e
     return st ? st : make_entries(f, size_bytes, err);
 }
 
+/* The same in the map. The members' headers are all over the file, a page each is read of it; the
+ * pickle is torch's first member, the directory the end. */
+static em_status parse_map(em_pth *f, em_err *err)
+{
+    const char *data = f->map.data;
+    const size_t size = f->map.size_bytes, part = size < PROBABLY_BYTES ? size : PROBABLY_BYTES;
+    em_map_jump(data, size);
+    em_map_fetch(data, part);
+    em_map_fetch(data + size - part, part);
+    em_status st = parse(f, data, size, err);
+    em_map_in_order(data, size);
+    return st;
+}
+
 /* Nothing but the path; NULL when out of memory. */
 static em_pth *create_empty(const char *path, em_err *err)
 {
@@ -324,7 +340,7 @@ em_status em_pth_open(em_pth **out, const char *path, em_err *err)
     em_pth *f = create_empty(path, err);
     if (!f) return EM_NOMEM;
     em_status st = em_file_map(&f->map, path, false, err);
-    if (!st) st = parse(f, f->map.data, f->map.size_bytes, err);
+    if (!st) st = parse_map(f, err);
     if (st) {
         em_pth_close(&f);
         return st;

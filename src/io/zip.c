@@ -24,6 +24,7 @@ enum {
     FLAG_SIZES_BEHIND = 1 << 3,                            /* the member's own header has none */
     FLAGS_HARMLESS = FLAG_SIZES_BEHIND | 1 << 11 | 3 << 1, /* UTF-8 names; how hard was packed */
     EXTRA_ZIP64 = 1,
+    ATTRIBUTE_FOLDER = 0x10, /* DOS's; some readers find such a member empty */
 };
 static const uint32_t in_64_bits = 0xffffffff; /* a 32-bit field that says: look there */
 
@@ -156,7 +157,7 @@ static em_status find_directory(em_zip *z, ending *end, em_err *err)
 /* A record of the directory, its numbers in 64 bits. */
 typedef struct record {
     uint64_t at;
-    uint32_t flags, method, crc, name_bytes, extra_bytes, comment_bytes, volume;
+    uint32_t flags, method, crc, name_bytes, extra_bytes, comment_bytes, volume, attributes;
     uint64_t packed_bytes, size_bytes, header_at;
     const unsigned char *name;
 } record;
@@ -218,6 +219,7 @@ static em_status read_record(record *r, uint64_t *next_at, uint64_t at, const em
                   .extra_bytes = le16(p + 30),
                   .comment_bytes = le16(p + 32),
                   .volume = le16(p + 34),
+                  .attributes = le32(p + 38),
                   .header_at = le32(p + 42),
                   .name = p + RECORD_BYTES};
     uint64_t need = RECORD_BYTES + (uint64_t)r->name_bytes + r->extra_bytes + r->comment_bytes;
@@ -263,6 +265,9 @@ static em_status check_kind(const record *r, const em_zip *z, em_err *err)
         return refuse(z, err, r->at, "member '%.*s' is stored in %llu bytes but has %llu", n,
                       r->name, (unsigned long long)r->packed_bytes,
                       (unsigned long long)r->size_bytes);
+    if (r->size_bytes && (r->attributes & ATTRIBUTE_FOLDER || r->name[n - 1] == '/'))
+        return refuse(z, err, r->at, "member '%.*s' of %llu bytes is marked as a folder", n,
+                      r->name, (unsigned long long)r->size_bytes);
     if (r->volume != 0)
         return refuse(z, err, r->at, "member '%.*s' is on another volume", n, r->name);
     return EM_OK;

@@ -135,6 +135,8 @@ static const row rows[] = {
     {RECORD0, 32, 2, 58, 0, "no record of a member"},
     {RECORD1, 34, 2, 1, 0, "is on another volume"},
     {RECORD1, 34, 2, 0xffff, 0, "is on another volume"},
+    {RECORD1, 38, 4, 0x10, 0, "'top/data/0' of 16 bytes is marked as a folder"},
+    {RECORD1, 55, 1, '/', 0, "'top/data//' of 16 bytes is marked as a folder"},
     {RECORD1, 42, 4, 1, 0, "should begin at byte 1: no member does"},
     {RECORD1, 42, 4, 0xfffffffe, 0, "should begin at byte 4294967294: no member does"},
     {RECORD1, 42, 4, 0, 0, "has another name here"},
