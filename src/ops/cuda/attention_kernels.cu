@@ -424,16 +424,28 @@ template <int R, int C> struct plain_layout {
     static constexpr int BYTES = (P_AT + QUERIES * P_PITCH) * 4;
 };
 
-/* Columns [column, column + DEPTH) of `rows` rows as float32; zeros outside. */
+/* DEPTH columns of `rows` rows as float32; zeros from row `left` and from column `wide` on. */
 template <typename T>
-DEVICE void load_chunk(float *to, const T *head, int rows, int64_t row, int64_t end, int column,
-                       int dim, int64_t stride)
+DEVICE void load_chunk(float *to, const T *from, int rows, int left, int wide, int stride)
 {
     int c = threadIdx.x % DEPTH;
-    bool inside = column + c < dim;
     for (int r = threadIdx.x / DEPTH; r < rows; r += PLAIN_THREADS / DEPTH)
         to[r * DEPTH_PITCH + c] =
-            inside && row + r < end ? number<T>::load(head[(row + r) * stride + column + c]) : 0;
+            c < wide && r < left ? number<T>::load(from[(int64_t)r * stride + c]) : 0;
+}
+
+/* V_KEYS rows of V, 64 C columns of which `wide` exist; zeros from row `left` on. */
+template <typename T, int C>
+DEVICE void load_values(float *to, const T *from, int left, int wide, int stride)
+{
+    int c = threadIdx.x % 64;
+    for (int r = threadIdx.x / 64; r < V_KEYS; r += PLAIN_THREADS / 64)
+#pragma unroll
+        for (int g = 0; g < C; g++) {
+            bool there = r < left && c + 64 * g < wide;
+            to[r * 64 * C + c + 64 * g] =
+                there ? number<T>::load(from[(int64_t)r * stride + c + 64 * g]) : 0;
+        }
 }
 
 /* A thread's part of S += Q K^T for one chunk: rows y + 16 i, columns x + 16 j. */
@@ -453,6 +465,18 @@ template <int R> DEVICE void plain_scores(float (&s)[R][4], const float *q, cons
                 s[i][j] = fmaf(a.w, b[j].w,
                                fmaf(a.z, b[j].z, fmaf(a.y, b[j].y, fmaf(a.x, b[j].x, s[i][j]))));
         }
+    }
+}
+
+/* One row of a thread: scaled, biased (bias: of the tile's first key, or NULL), masked scores. */
+DEVICE void plain_scale(float (&s)[4], float scale, const float *bias, int left)
+{
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        int at = threadIdx.x % 16 + 16 * j;
+        s[j] *= scale;
+        if (bias && at < left) s[j] += bias[at];
+        if (at >= left) s[j] = -INFINITY;
     }
 }
 
@@ -511,14 +535,14 @@ static __global__ void __launch_bounds__(PLAIN_THREADS, R * C > 16 ? 1 : 2) plai
     float *qs = (float *)shared, *ks = qs + layout::QUERIES * DEPTH_PITCH, *vs = qs;
     float *ps = qs + layout::P_AT;
     const int x = threadIdx.x % 16, y = threadIdx.x / 16;
-    const int64_t tiles = (a.nq + layout::QUERIES - 1) / layout::QUERIES;
-    const int64_t bh = blockIdx.x / tiles, b = bh / a.heads;
-    const int h = (int)(bh % a.heads);
-    const int64_t stride = (int64_t)a.heads * a.dim, first = blockIdx.x % tiles * layout::QUERIES;
-    const T *q = (const T *)a.q + b * a.nq * stride + h * a.dim;
-    const T *k = (const T *)a.k + b * a.nk * stride + h * a.dim;
-    const T *v = (const T *)a.v + b * a.nk * stride + h * a.dim;
-    const float *bias = a.rel_bias ? a.rel_bias + h * (a.nq + a.nk - 1) + a.nq - 1 : NULL;
+    const int nq = (int)a.nq, nk = (int)a.nk, tiles = (nq + layout::QUERIES - 1) / layout::QUERIES;
+    const int bh = blockIdx.x / tiles, b = bh / a.heads, h = bh % a.heads, dim = a.dim;
+    const int stride = a.heads * dim, first = blockIdx.x % tiles * layout::QUERIES;
+    int query = first + y;
+    const int64_t q_head = ((int64_t)b * nq + first) * stride + h * dim;
+    const int64_t k_head = (int64_t)b * nk * stride + h * dim;
+    const T *q = (const T *)a.q + q_head, *k = (const T *)a.k + k_head, *v = (const T *)a.v + k_head;
+    const float *bias = a.rel_bias ? a.rel_bias + (int64_t)h * (nq + nk - 1) + nq - 1 : NULL;
 
     float o[R][C][4] = {}, top[R], total[R];
 #pragma unroll
@@ -526,53 +550,47 @@ static __global__ void __launch_bounds__(PLAIN_THREADS, R * C > 16 ? 1 : 2) plai
         top[i] = -INFINITY;
         total[i] = 0;
     }
-    for (int64_t key = 0; key < a.nk; key += PLAIN_KEYS) {
+    for (int key = 0; key < nk; key += PLAIN_KEYS) {
         float s[R][4] = {};
-        for (int d = 0; d < a.dim; d += DEPTH) {
+        for (int d = 0; d < dim; d += DEPTH) {
             __syncthreads();
-            load_chunk(qs, q, layout::QUERIES, first, a.nq, d, a.dim, stride);
-            load_chunk(ks, k, PLAIN_KEYS, key, a.nk, d, a.dim, stride);
+            load_chunk(qs, q + d, layout::QUERIES, nq - first, dim - d, stride);
+            load_chunk(ks, k + d, PLAIN_KEYS, nk - key, dim - d, stride);
             __syncthreads();
             plain_scores(s, qs, ks);
         }
+        k += (int64_t)stride * PLAIN_KEYS;
+        float shrink[R];
+        asm volatile("" : "+r"(query)); /* what derives from it is not worth a register */
 #pragma unroll
         for (int i = 0; i < R; i++) {
-            int64_t query = min(first + y + 16 * i, a.nq - 1);
-#pragma unroll
-            for (int j = 0; j < 4; j++) {
-                int64_t at = key + x + 16 * j;
-                s[i][j] *= a.scale;
-                if (bias && at < a.nk) s[i][j] += bias[at - query];
-                if (at >= a.nk) s[i][j] = -INFINITY;
-            }
-            float shrink = plain_fold(s[i], ps + (y + 16 * i) * P_PITCH, top[i], total[i]);
-#pragma unroll
-            for (int c = 0; c < C * 4; c++) o[i][c / 4][c % 4] *= shrink;
+            const float *row = bias ? bias + key - min(query + 16 * i, nq - 1) : NULL;
+            plain_scale(s[i], a.scale, row, nk - key);
+            shrink[i] = plain_fold(s[i], ps + (y + 16 * i) * P_PITCH, top[i], total[i]);
         }
+#pragma unroll
+        for (int i = 0; i < R * C * 4; i++) o[i / 4 / C][i / 4 % C][i % 4] *= shrink[i / 4 / C];
         for (int row = 0; row < PLAIN_KEYS; row += V_KEYS) {
             __syncthreads();
-            for (int n = threadIdx.x; n < layout::V; n += PLAIN_THREADS) {
-                int r = n / layout::WIDTH, c = n % layout::WIDTH;
-                int64_t at = key + row + r;
-                vs[n] = at < a.nk && c < a.dim ? number<T>::load(v[at * stride + c]) : 0;
-            }
+            load_values<T, C>(vs, v, nk - key - row, dim, stride);
+            v += (int64_t)stride * V_KEYS;
             __syncthreads();
             plain_mix(o, ps + row, vs);
         }
     }
-    T *out = (T *)a.y + b * a.nq * stride + h * a.dim;
+    T *out = (T *)a.y + q_head;
 #pragma unroll
     for (int i = 0; i < R; i++) {
         float sum = total[i];
 #pragma unroll
         for (int w = 8; w; w /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, w);
-        int64_t query = first + y + 16 * i;
-        if (query >= a.nq) continue;
+        int row = y + 16 * i;
+        if (row >= nq - first) continue;
 #pragma unroll
         for (int c = 0; c < C * 4; c++) {
             int column = c / 4 * 64 + 4 * x + c % 4;
-            if (column < a.dim)
-                out[query * stride + column] = number<T>::store(o[i][c / 4][c % 4] / sum);
+            if (column < dim)
+                out[(int64_t)row * stride + column] = number<T>::store(o[i][c / 4][c % 4] / sum);
         }
     }
 }
@@ -649,6 +667,7 @@ extern "C" cudaError_t em_cuda_attention_launch(const em_cuda_attn *a, cudaStrea
     case 0:
         if (a->dim <= 64) return launch_plain<float, 8, 1>(a, stream);
         if (a->dim <= 128) return launch_plain<float, 8, 2>(a, stream);
+        if (a->dim <= 384) return launch_plain<float, 4, 6>(a, stream);
         return launch_plain<float, 4, 8>(a, stream);
     case 1: return launch_16<__half>(a, stream);
     case 2: return launch_16<__nv_bfloat16>(a, stream);
