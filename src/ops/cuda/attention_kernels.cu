@@ -12,9 +12,7 @@
  * so each copy has half a step to arrive in, and the second block of the multiprocessor fills what
  * is left. plain: float32 multiply-adds, any head size, for float32 and for odd sizes. */
 #include "ops/cuda/attention_kernels.h"
-
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
+#include "ops/cuda/common.cuh"
 
 #define DEVICE static __device__ __forceinline__
 
@@ -24,46 +22,35 @@ template <typename T> struct number;
 
 template <> struct number<__nv_bfloat16> {
     /* c (16, 8) += a (16, 16) b (16, 8) */
-    static __device__ __forceinline__ void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0,
-                                               uint32_t b1)
+    DEVICE void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
     {
         asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
             "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
             : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
             : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
     }
-    static __device__ __forceinline__ uint32_t pack(float low, float high)
+    DEVICE uint32_t pack(float low, float high)
     {
         uint32_t r;
         asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
         return r;
     }
-    static __device__ __forceinline__ float load(__nv_bfloat16 x) { return __bfloat162float(x); }
-    static __device__ __forceinline__ __nv_bfloat16 store(float x) { return __float2bfloat16_rn(x); }
 };
 
 template <> struct number<__half> {
-    static __device__ __forceinline__ void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0,
-                                               uint32_t b1)
+    DEVICE void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
     {
         asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
             "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
             : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
             : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
     }
-    static __device__ __forceinline__ uint32_t pack(float low, float high)
+    DEVICE uint32_t pack(float low, float high)
     {
         uint32_t r;
         asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
         return r;
     }
-    static __device__ __forceinline__ float load(__half x) { return __half2float(x); }
-    static __device__ __forceinline__ __half store(float x) { return __float2half_rn(x); }
-};
-
-template <> struct number<float> {
-    static __device__ __forceinline__ float load(float x) { return x; }
-    static __device__ __forceinline__ float store(float x) { return x; }
 };
 
 /* 2^x; 0 for x = -inf. */
@@ -74,7 +61,7 @@ DEVICE float exp_2(float x)
     return y;
 }
 
-/* 16 bytes from global to shared memory; zeros, and nothing read, unless valid. */
+/* 16 bytes from global to shared memory; zeros unless valid (the address must be good anyway). */
 DEVICE void copy_16(uint32_t to, const void *from, bool valid)
 {
     int bytes = valid ? 16 : 0;
@@ -125,12 +112,12 @@ template <int D> struct tile {
     static constexpr int CHUNKS = D / 8;
     static constexpr int ROW_BYTES = D * 2 + (SWIZZLED ? 0 : 16);
 
-    static __device__ __forceinline__ uint32_t at(uint32_t base, int row, int chunk)
+    DEVICE uint32_t at(uint32_t base, int row, int chunk)
     {
         return base + row * ROW_BYTES + ((SWIZZLED ? chunk ^ (row & 7) : chunk) << 4);
     }
     /* The address 16 k columns to the right of one in columns 0 to 15. */
-    static __device__ __forceinline__ uint32_t right(uint32_t from, int k)
+    DEVICE uint32_t right(uint32_t from, int k)
     {
         return SWIZZLED ? (from ^ (k * 32 & 96)) + (k * 32 & ~127) : from + k * 32;
     }
@@ -143,24 +130,43 @@ template <int D> struct share {
     static constexpr int LANES = CHUNKS % 16 == 0 ? 16 : CHUNKS & -CHUNKS;
     static constexpr int GROUPS = CHUNKS / LANES, PASS = THREADS / LANES;
 
-    static __device__ __forceinline__ int row() { return (int)threadIdx.x / LANES; }
-    static __device__ __forceinline__ int chunk() { return (int)threadIdx.x % LANES; }
+    DEVICE int row()
+    {
+        return (int)threadIdx.x / LANES;
+    }
+    DEVICE int chunk()
+    {
+        return (int)threadIdx.x % LANES;
+    }
 };
 
-/* ROWS rows, zeros from row `left` on. to, from: this thread's first chunk of both sides. */
-template <typename T, int D, int ROWS>
-DEVICE void load_tile(uint32_t to, const T *from, int left, int stride)
+/* ROWS rows, zeros from row `left` (at least 1) on. to, from: this thread's first chunk of both
+ * sides. */
+template <typename T, int D, int ROWS, bool WHOLE>
+DEVICE void load_rows(uint32_t to, const T *from, int left, int stride)
 {
     using part = share<D>;
     static_assert(ROWS % part::PASS == 0 && (part::PASS % 8 == 0 || !tile<D>::SWIZZLED), "");
     left -= part::row();
+    const T *safe = from - (int64_t)stride * part::row(); /* of the first row */
 #pragma unroll
-    for (int i = 0; i < ROWS / part::PASS; i++)
+    for (int i = 0; i < ROWS / part::PASS; i++) {
+        bool valid = WHOLE || i * part::PASS < left;
+        const T *row = valid ? from + (int64_t)stride * (i * part::PASS) : safe;
 #pragma unroll
         for (int g = 0; g < part::GROUPS; g++)
             copy_16(to + i * part::PASS * tile<D>::ROW_BYTES + g * part::LANES * 16,
-                    from + (int64_t)stride * (i * part::PASS) + g * part::LANES * 8,
-                    i * part::PASS < left);
+                    row + g * part::LANES * 8, valid);
+    }
+}
+
+template <typename T, int D, int ROWS>
+DEVICE void load_tile(uint32_t to, const T *from, int left, int stride)
+{
+    if (left >= ROWS)
+        load_rows<T, D, ROWS, true>(to, from, left, stride);
+    else
+        load_rows<T, D, ROWS, false>(to, from, left, stride);
 }
 
 /* ---- softmax --------------------------------------------------------------------------------- */
@@ -304,8 +310,8 @@ DEVICE void finish(T *head, float (&o)[MT][D / 8][4], const float (&total)[MT][2
             float scale = 1 / sum;
 #pragma unroll
             for (int n = 0; n < D / 8; n++) {
-                uint32_t pair = number<T>::pack(o[m][n][half * 2] * scale,
-                                                o[m][n][half * 2 + 1] * scale);
+                uint32_t pair =
+                    number<T>::pack(o[m][n][half * 2] * scale, o[m][n][half * 2 + 1] * scale);
                 uint32_t at = tile<D>::at(to, m * 16 + half * 8 + lane / 4, n) + lane % 4 * 4;
                 asm volatile("st.shared.b32 [%0], %1;" ::"r"(at), "r"(pair) : "memory");
             }
@@ -334,7 +340,8 @@ static __global__ void __launch_bounds__(THREADS, 2) flash(em_cuda_attn a)
     const int bh = blockIdx.x / tiles, b = bh / a.heads, h = bh % a.heads;
     const int first = blockIdx.x % tiles * BR;
     int stride = a.heads * D;
-    const int64_t q_head = (int64_t)b * nq * stride + h * D, k_head = (int64_t)b * nk * stride + h * D;
+    const int64_t q_head = (int64_t)b * nq * stride + h * D;
+    const int64_t k_head = (int64_t)b * nk * stride + h * D;
     const int64_t thread_at = (int64_t)share<D>::row() * stride + share<D>::chunk() * 8;
     const T *q = (const T *)a.q + q_head + (int64_t)first * stride + thread_at;
     const T *k = (const T *)a.k + k_head + thread_at, *v = (const T *)a.v + k_head + thread_at;
@@ -430,8 +437,7 @@ DEVICE void load_chunk(float *to, const T *from, int rows, int left, int wide, i
 {
     int c = threadIdx.x % DEPTH;
     for (int r = threadIdx.x / DEPTH; r < rows; r += PLAIN_THREADS / DEPTH)
-        to[r * DEPTH_PITCH + c] =
-            c < wide && r < left ? number<T>::load(from[(int64_t)r * stride + c]) : 0;
+        to[r * DEPTH_PITCH + c] = c < wide && r < left ? to_f32(from[(int64_t)r * stride + c]) : 0;
 }
 
 /* V_KEYS rows of V, 64 C columns of which `wide` exist; zeros from row `left` on. */
@@ -444,7 +450,7 @@ DEVICE void load_values(float *to, const T *from, int left, int wide, int stride
         for (int g = 0; g < C; g++) {
             bool there = r < left && c + 64 * g < wide;
             to[r * 64 * C + c + 64 * g] =
-                there ? number<T>::load(from[(int64_t)r * stride + c + 64 * g]) : 0;
+                there ? to_f32(from[(int64_t)r * stride + c + 64 * g]) : 0;
         }
 }
 
@@ -501,8 +507,7 @@ DEVICE float plain_fold(float (&s)[4], float *p, float &top, float &total)
 }
 
 /* O += P V for V_KEYS keys: rows y + 16 i, columns 4 x + 64 c. */
-template <int R, int C>
-DEVICE void plain_mix(float (&o)[R][C][4], const float *p, const float *v)
+template <int R, int C> DEVICE void plain_mix(float (&o)[R][C][4], const float *p, const float *v)
 {
     const int x = threadIdx.x % 16, y = threadIdx.x / 16;
 #pragma unroll 1
@@ -529,7 +534,7 @@ DEVICE void plain_mix(float (&o)[R][C][4], const float *p, const float *v)
 
 /* 16 R queries a block, heads of up to 64 C channels. */
 template <typename T, int R, int C>
-static __global__ void __launch_bounds__(PLAIN_THREADS, R * C > 16 ? 1 : 2) plain(em_cuda_attn a)
+static __global__ void __launch_bounds__(PLAIN_THREADS, R *C > 16 ? 1 : 2) plain(em_cuda_attn a)
 {
     using layout = plain_layout<R, C>;
     float *qs = (float *)shared, *ks = qs + layout::QUERIES * DEPTH_PITCH, *vs = qs;
@@ -541,7 +546,8 @@ static __global__ void __launch_bounds__(PLAIN_THREADS, R * C > 16 ? 1 : 2) plai
     int query = first + y;
     const int64_t q_head = ((int64_t)b * nq + first) * stride + h * dim;
     const int64_t k_head = (int64_t)b * nk * stride + h * dim;
-    const T *q = (const T *)a.q + q_head, *k = (const T *)a.k + k_head, *v = (const T *)a.v + k_head;
+    const T *q = (const T *)a.q + q_head, *k = (const T *)a.k + k_head,
+            *v = (const T *)a.v + k_head;
     const float *bias = a.rel_bias ? a.rel_bias + (int64_t)h * (nq + nk - 1) + nq - 1 : NULL;
 
     float o[R][C][4] = {}, top[R], total[R];
@@ -590,7 +596,7 @@ static __global__ void __launch_bounds__(PLAIN_THREADS, R * C > 16 ? 1 : 2) plai
         for (int c = 0; c < C * 4; c++) {
             int column = c / 4 * 64 + 4 * x + c % 4;
             if (column < dim)
-                out[(int64_t)row * stride + column] = number<T>::store(o[i][c / 4][c % 4] / sum);
+                out[(int64_t)row * stride + column] = from_f32<T>(o[i][c / 4][c % 4] / sum);
         }
     }
 }
@@ -605,8 +611,8 @@ static cudaError_t launch(kernel f, const em_cuda_attn *a, int queries, int thre
     int64_t blocks = (a->nq + queries - 1) / queries * a->heads * a->batch;
     if (blocks <= 0) return cudaSuccess;
     if (blocks > 0x7fffffff) return cudaErrorInvalidConfiguration;
-    cudaError_t rc = cudaFuncSetAttribute(f, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                          (int)shared_bytes);
+    cudaError_t rc =
+        cudaFuncSetAttribute(f, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared_bytes);
     if (rc) return rc;
     f<<<(unsigned)blocks, threads, shared_bytes, stream>>>(*a);
     return cudaGetLastError();
@@ -664,13 +670,13 @@ extern "C" cudaError_t em_cuda_attention_launch(const em_cuda_attn *a, cudaStrea
     if (a->dim < 1 || a->dim > EM_CUDA_ATTN_MAX_DIM || a->nk < 1 || a->nk > most || a->nq > most)
         return cudaErrorInvalidValue;
     switch (a->dtype) {
-    case 0:
+    case EMK_F32:
         if (a->dim <= 64) return launch_plain<float, 8, 1>(a, stream);
         if (a->dim <= 128) return launch_plain<float, 8, 2>(a, stream);
         if (a->dim <= 384) return launch_plain<float, 4, 6>(a, stream);
         return launch_plain<float, 4, 8>(a, stream);
-    case 1: return launch_16<__half>(a, stream);
-    case 2: return launch_16<__nv_bfloat16>(a, stream);
+    case EMK_F16: return launch_16<__half>(a, stream);
+    case EMK_BF16: return launch_16<__nv_bfloat16>(a, stream);
     default: return cudaErrorInvalidValue;
     }
 }
