@@ -73,7 +73,19 @@ struct em_ops {
 const em_ops *em_ops_ref(void); /* plain loops: documentation, and every other table's judge */
 const em_ops *
 em_ops_cpu(void); /* oneDNN and vector kernels; falls back to ref's where it has no own */
-/* The table of a --device name (auto, cpu, ref); NULL when this build has none of that name. */
+/* A device that is not built in: a plug-in, or one that tests bring along. */
+typedef struct em_ops_entry em_ops_entry;
+struct em_ops_entry {
+    const char *name; /* "far" is found as `far` and as `far:ANYTHING` */
+    /* The table of that whole name; NULL: there is no such device. Called at every find. */
+    const em_ops *(*table)(const char *device);
+    em_ops_entry *next; /* the registry's own */
+};
+/* *e is borrowed for the rest of the program. A name that is there already keeps its table. Before
+ * the first find; not for several threads at once. */
+void em_ops_register(em_ops_entry *e);
+/* The table of a --device name (auto, cpu, ref, what was registered); NULL when there is none of
+ * that name. */
 const em_ops *em_ops_find(const char *device);
 /* A table with target's scratch and workspaces that computes nothing; *out is the caller's
  * storage. */
