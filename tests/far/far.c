@@ -65,22 +65,6 @@ static em_status far_alloc(em_device *d, void **out, size_t size_bytes, em_err *
     return EM_OK;
 }
 
-/* A pointer that alloc did not hand out, or another size, ends the test: so does a real driver. */
-static void far_free(em_device *d, void *far, size_t size_bytes)
-{
-    (void)d;
-    if (!far) return;
-    pthread_mutex_lock(&lock);
-    block **at = &blocks;
-    while (*at && (*at)->real + (*at)->size_bytes != far) at = &(*at)->next;
-    block *b = *at;
-    if (!b || b->size_bytes != whole_pages(size_bytes)) abort();
-    *at = b->next;
-    pthread_mutex_unlock(&lock);
-    munmap(b->real, 2 * b->size_bytes);
-    free(b);
-}
-
 static em_status not_far(const char *what, em_err *err)
 {
     return em_fail(err, EM_DEVICE, "%s: the bytes are not in memory of the device 'far'", what);
@@ -110,13 +94,134 @@ static void far_memory_info(em_device *d, uint64_t *total_bytes, uint64_t *free_
     em_device_host.memory_info(&em_device_host, total_bytes, free_bytes);
 }
 
+/* ---- queues ---------------------------------------------------------------------------------- */
+
+/* COMPUTE is never behind. COPY is as late as it may be: a copy leaves NaN where it goes, and
+ * happens when somebody waits for an event behind it. Who reads too early, or changes the source
+ * too early, is found out by the numbers. */
+typedef struct late_copy {
+    void *to;
+    const void *from;
+    size_t size_bytes;
+    struct late_copy *next;
+} late_copy;
+
+struct em_event {
+    uint64_t copies; /* that were asked for when it was recorded on COPY */
+};
+
+static late_copy *first, **last = &first;
+static uint64_t asked, copied;
+
+/* The first `count` copies that were ever asked for. */
+static void catch_up(uint64_t count)
+{
+    while (copied < count) {
+        late_copy *c = first;
+        memcpy(c->to, c->from, c->size_bytes);
+        first = c->next;
+        if (!first) last = &first;
+        free(c);
+        copied++;
+    }
+}
+
+static em_status far_copy_async(em_device *d, void *dst, const void *host_src, size_t size_bytes,
+                                em_err *err)
+{
+    (void)d;
+    void *to = real_of(dst, size_bytes);
+    if (!to) return not_far("copy", err);
+    late_copy *c = malloc(sizeof *c);
+    if (!c) return em_fail(err, EM_NOMEM, "no memory for a copy");
+    *c = (late_copy){.to = to, .from = host_src, .size_bytes = size_bytes};
+    memset(to, 0xFF, size_bytes);
+    *last = c;
+    last = &c->next;
+    asked++;
+    return EM_OK;
+}
+
+static em_status far_event_create(em_device *d, em_event **out, em_err *err)
+{
+    (void)d;
+    em_event *e = calloc(1, sizeof *e);
+    if (!e) return em_fail(err, EM_NOMEM, "no memory for an event");
+    *out = e;
+    return EM_OK;
+}
+
+static void far_event_destroy(em_device *d, em_event *e)
+{
+    (void)d;
+    free(e);
+}
+
+static em_status far_event_record(em_device *d, em_event *e, em_queue q, em_err *err)
+{
+    (void)d, (void)err;
+    e->copies = q == EM_QUEUE_COPY ? asked : 0;
+    return EM_OK;
+}
+
+static em_status far_queue_wait(em_device *d, em_queue q, em_event *e, em_err *err)
+{
+    (void)d, (void)err;
+    if (q == EM_QUEUE_COMPUTE) catch_up(e->copies);
+    return EM_OK;
+}
+
+static em_status far_event_sync(em_device *d, em_event *e, em_err *err)
+{
+    (void)d, (void)err;
+    if (e) catch_up(e->copies);
+    return EM_OK;
+}
+
+static em_status far_host_alloc(em_device *d, void **out, size_t size_bytes, em_err *err)
+{
+    (void)d;
+    return em_device_host.alloc(&em_device_host, out, size_bytes, err);
+}
+
+static void far_host_free(em_device *d, void *p, size_t size_bytes)
+{
+    (void)d;
+    em_device_host.free(&em_device_host, p, size_bytes);
+}
+
+/* A pointer that alloc did not hand out, or another size, ends the test: so does a real driver. */
+static void far_free(em_device *d, void *far, size_t size_bytes)
+{
+    (void)d;
+    if (!far) return;
+    catch_up(asked);
+    pthread_mutex_lock(&lock);
+    block **at = &blocks;
+    while (*at && (*at)->real + (*at)->size_bytes != far) at = &(*at)->next;
+    block *b = *at;
+    if (!b || b->size_bytes != whole_pages(size_bytes)) abort();
+    *at = b->next;
+    pthread_mutex_unlock(&lock);
+    munmap(b->real, 2 * b->size_bytes);
+    free(b);
+}
+
 static em_device device = {
     .name = "far",
     .alloc = far_alloc,
     .free = far_free,
+    .memory_info = far_memory_info,
     .upload = far_upload,
     .download = far_download,
-    .memory_info = far_memory_info,
+    .host_alloc = far_host_alloc,
+    .host_free = far_host_free,
+    .copy_async = far_copy_async,
+    .event_create = far_event_create,
+    .event_destroy = far_event_destroy,
+    .event_record = far_event_record,
+    .queue_wait = far_queue_wait,
+    .event_sync = far_event_sync,
 };
 
 /* ---- the table ------------------------------------------------------------------------------- */
@@ -336,17 +441,17 @@ static far_table table_over(const char *name, const em_ops *inner)
     return (far_table){t, inner};
 }
 
-static const em_ops *far_ops(const char *name)
+static em_status open_far(const em_ops **out, int ordinal, em_err *err)
 {
-    for (int i = 0; i < 2; i++)
-        if (!strcmp(name, tables[i].ops.name)) return &tables[i].ops;
-    return NULL;
+    if (ordinal > 1) return em_fail(err, EM_INVAL, "device 'far:%d': there are 0 and 1", ordinal);
+    *out = &tables[ordinal].ops;
+    return EM_OK;
 }
 
 void far_register(void)
 {
-    static em_ops_entry entry = {.name = "far", .table = far_ops};
+    if (tables[0].inner) return;
     tables[0] = table_over("far", em_ops_cpu());
-    tables[1] = table_over("far:ref", em_ops_ref());
-    em_ops_register(&entry);
+    tables[1] = table_over("far:1", em_ops_ref());
+    em_ops_register((em_ops_entry){"far", open_far});
 }

@@ -9,7 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* `name` and `name:…` go to the registered table, whose answer stands; built-in names stay. */
+/* `name` and `name:N` go to the registered table, whose answer stands; built-in names stay. */
 static void registered_names(void **state)
 {
     (void)state;
@@ -20,14 +20,16 @@ static void registered_names(void **state)
     assert_non_null(far);
     assert_string_equal(far->name, "far");
     assert_string_equal(far->device->name, "far");
-    assert_string_equal(em_ops_find("far:ref")->name, "far:ref");
-    assert_null(em_ops_find("far:9"));
+    assert_string_equal(em_ops_find("far:1")->name, "far:1");
+    assert_ptr_equal(em_ops_find("far:0"), far);
+    assert_null(em_ops_find("far:2"));
+    assert_null(em_ops_find("far:x"));
+    assert_null(em_ops_find("far:"));
     assert_null(em_ops_find("farther"));
     assert_null(em_ops_find("fa"));
     assert_null(em_ops_find(""));
-    assert_ptr_equal(em_ops_find("auto"), em_ops_cpu());
+    assert_ptr_equal(em_ops_find("cpu"), em_ops_cpu());
     assert_ptr_equal(em_ops_find("ref"), em_ops_ref());
-    assert_null(em_ops_find("cpu:1"));
 }
 
 /* How a child that reads one byte there ends: 0, or the number of the signal. */
@@ -70,6 +72,31 @@ static void far_is_far(void **state)
     em_arena_close(&r.arena);
 }
 
+/* A copy arrives when somebody waits for it, and not before. */
+static void far_copies_late(void **state)
+{
+    (void)state;
+    float values[4] = {1, 2, 3, 4}, back[4];
+    em_err err = {0};
+    void *block;
+    em_event *e;
+    far_register();
+    em_device *far = em_ops_find("far")->device;
+    assert_ok(far->alloc(far, &block, sizeof values, &err), err);
+    assert_ok(far->event_create(far, &e, &err), err);
+    assert_ok(far->queue_wait(far, EM_QUEUE_COMPUTE, e, &err), err); /* never recorded */
+    assert_ok(far->copy_async(far, block, values, sizeof values, &err), err);
+    assert_ok(far->event_record(far, e, EM_QUEUE_COPY, &err), err);
+    assert_ok(far->download(far, back, block, sizeof back, &err), err);
+    assert_true(back[0] != back[0]);
+    values[0] = 9; /* too early: the copy has not been made */
+    assert_ok(far->queue_wait(far, EM_QUEUE_COMPUTE, e, &err), err);
+    assert_ok(far->download(far, back, block, sizeof back, &err), err);
+    assert_true(back[0] == 9 && back[3] == 4);
+    far->event_destroy(far, e);
+    far->free(far, block, sizeof values);
+}
+
 /* Released scratch is poisoned through the device. */
 static void far_is_poisoned(void **state)
 {
@@ -100,6 +127,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(registered_names),
         cmocka_unit_test(far_is_far),
+        cmocka_unit_test(far_copies_late),
         cmocka_unit_test(far_is_poisoned),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
