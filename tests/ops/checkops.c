@@ -424,9 +424,10 @@ int main(int argc, char **argv)
             return usage();
     }
     far_register();
-    const em_ops *ops = em_ops_find(name);
-    if (!ops) {
-        printf("skipped: there is no device '%s' here\n", name);
+    const em_ops *ops = NULL;
+    em_err err = {0};
+    if (em_ops_open(&ops, name, &err)) {
+        printf("skipped: %s\n", err.msg);
         return NO_DEVICE;
     }
     return timing ? bench(ops, only) : check_table(ops, seed, only);
