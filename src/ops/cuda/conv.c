@@ -53,7 +53,7 @@ static emk_conv_job job_of(em_tensor y, const em_conv_args *a)
     return j;
 }
 
-/* With few channels the copies and the write of y are the work, and the own kernel has no copies. */
+/* With few channels the copies are most of the work, and the own kernel makes none. */
 static bool library_pays(const emk_conv_job *j)
 {
     return j->channels >= 32 && j->out_channels >= 32;

@@ -1,7 +1,8 @@
 /* Convolution as a matrix product that is never laid out: rows are output positions, columns output
- * channels, and the summed index runs over taps and, inside a tap, input channels:
+ * channels, and the summed index k runs over taps and, inside a tap, input channels:
  *
- *     y[position][o] = bias[o] + sum over k = (tap, c) of input[position * stride - pad + tap][c] w[o][k]
+ *     y[position][o] = bias[o] + sum over k = (tap, c) of
+ *                      input[position * stride - pad + tap][c] w[o][k]
  *
  * Past frames, zeros outside and doubled rows are decided where an input value is fetched, so no
  * copy of the input exists. Which tile a position falls into has no influence on its sum: k runs in
@@ -10,9 +11,12 @@
 #include "ops/cuda/conv_kernels.h"
 #include "ops/cuda/mma.cuh"
 
-static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static int64_t ceil_div(int64_t a, int64_t b)
+{
+    return (a + b - 1) / b;
+}
 
-/* ---- where an input value lies ----------------------------------------------------------------- */
+/* ---- where an input value lies --------------------------------------------------------------- */
 
 /* A job as kernels use it: small numbers, and pointers that make (past, x) one run of frames. */
 struct geometry {
@@ -88,7 +92,7 @@ static __device__ __forceinline__ tap tap_of(int i, const geometry &g)
     return tap{i / (g.kernel[2] * g.kernel[1]), i / g.kernel[2] % g.kernel[1], i % g.kernel[2]};
 }
 
-/* ---- weights ------------------------------------------------------------------------------------ */
+/* ---- weights --------------------------------------------------------------------------------- */
 
 /* A thread has one (o, i): it reads its taps in a row and writes beside its neighbours. */
 template <typename T>
@@ -104,8 +108,8 @@ static __global__ void rows_kernel(T *dst, int64_t outs, int64_t row_len, int64_
     for (int64_t k = taps * step + c; k < row_len; k += step) row[k] = from_f32<T>(0);
 }
 
-cudaError_t emk_conv_rows(emk_tensor dst, int64_t row_len, int64_t step, emk_tensor src, int64_t outs,
-                          int64_t ins, int taps, cudaStream_t stream)
+cudaError_t emk_conv_rows(emk_tensor dst, int64_t row_len, int64_t step, emk_tensor src,
+                          int64_t outs, int64_t ins, int taps, cudaStream_t stream)
 {
     unsigned blocks = (unsigned)ceil_div(outs * step, 256);
     if (dst.dtype == EMK_BF16)
@@ -137,7 +141,7 @@ cudaError_t emk_conv_columns(float *dst, emk_tensor src, int64_t outs, int64_t i
     return cudaGetLastError();
 }
 
-/* ---- ordinary cores ----------------------------------------------------------------------------- */
+/* ---- ordinary cores -------------------------------------------------------------------------- */
 
 /* A block: 128 positions x 64 output channels, 16 k at a time; a thread: 8 x 4 of them. */
 enum { FMA_M = 128, FMA_N = 64, FMA_K = 16, FMA_PAD = 4 };
@@ -170,7 +174,8 @@ static __global__ void __launch_bounds__(256)
     int64_t position = (int64_t)blockIdx.x * FMA_M, column = (int64_t)blockIdx.y * FMA_N;
     int64_t group = blockIdx.z, total = j.out[0] * j.out[1] * j.out[2];
     const float *w = (const float *)j.w + group * depth * outs;
-    int tid = (int)threadIdx.x, a_row = tid / 2, a_k = tid % 2 * 8, b_k = tid / 16, b_n = tid % 16 * 4;
+    int tid = (int)threadIdx.x, a_row = tid / 2, a_k = tid % 2 * 8, b_k = tid / 16,
+        b_n = tid % 16 * 4;
     int m = tid / 16 * 8, n = tid % 16 * 4;
     corner at = corner_of(j, position + a_row);
     float sum[8][4] = {}, next_a[8], next_b[4];
@@ -235,7 +240,7 @@ cudaError_t emk_conv_fma(const emk_conv_job *j, cudaStream_t stream)
     return cudaGetLastError();
 }
 
-/* ---- tensor cores ------------------------------------------------------------------------------- */
+/* ---- tensor cores ---------------------------------------------------------------------------- */
 
 /* A block of 8 warps has a tile of BM positions x BN output channels, a warp WM x WN of it. k runs
  * in steps of 32 through a ring of STAGES tiles in shared memory, filled by asynchronous copies:
@@ -341,7 +346,8 @@ static __device__ __forceinline__ void multiply_tiles(float (*sum)[WN / 8][4], c
 #pragma unroll
         for (int i = 0; i < WN / 16; i++)
             load_matrices(fb[i], b + piece_at(n + i * 16 + lane % 8 + lane / 16 * 8,
-                                              k * 2 + lane / 8 % 2) * 8);
+                                              k * 2 + lane / 8 % 2) *
+                                         8);
 #pragma unroll
         for (int i = 0; i < WM / 16; i++)
 #pragma unroll
@@ -351,8 +357,8 @@ static __device__ __forceinline__ void multiply_tiles(float (*sum)[WN / 8][4], c
 
 /* Bias, rounding; a lane has two neighbouring channels of two rows, eight apart. */
 template <typename T, int WM, int WN>
-static __device__ __forceinline__ void store_tile(const emk_conv_job &j,
-                                                  float (*sum)[WN / 8][4], int64_t m, int64_t n)
+static __device__ __forceinline__ void store_tile(const emk_conv_job &j, float (*sum)[WN / 8][4],
+                                                  int64_t m, int64_t n)
 {
     int lane = (int)threadIdx.x % 32;
     int64_t total = j.out[0] * j.out[1] * j.out[2], outs = j.out_channels;
@@ -445,9 +451,11 @@ static cudaError_t launch_mma(const emk_conv_job *j, cudaStream_t stream)
                                           cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
     if (rc != cudaSuccess) return rc;
     unsigned blocks = (unsigned)(ceil_div(positions, BM) * col_tiles);
-    mma_kernel<T, BM, BN, WM, WN, ALIGNED><<<blocks, THREADS, (size_t)bytes, stream>>>(
-        *j, geometry_of(j), (int)emk_conv_mma_step(j->channels),
-        emk_conv_mma_row(j->channels, taps), (unsigned)col_tiles);
+    mma_kernel<T, BM, BN, WM, WN, ALIGNED>
+        <<<blocks, THREADS, (size_t)bytes, stream>>>(*j, geometry_of(j),
+                                                     (int)emk_conv_mma_step(j->channels),
+                                                     emk_conv_mma_row(j->channels, taps),
+                                                     (unsigned)col_tiles);
     return cudaGetLastError();
 }
 
@@ -471,10 +479,11 @@ cudaError_t emk_conv_mma(const emk_conv_job *j, cudaStream_t stream)
     if (j->type == EMK_BF16)
         return aligned(j) ? choose_tile<__nv_bfloat16, true>(j, stream)
                           : choose_tile<__nv_bfloat16, false>(j, stream);
-    return aligned(j) ? choose_tile<__half, true>(j, stream) : choose_tile<__half, false>(j, stream);
+    return aligned(j) ? choose_tile<__half, true>(j, stream)
+                      : choose_tile<__half, false>(j, stream);
 }
 
-/* ---- around a library's convolution ------------------------------------------------------------- */
+/* ---- around a library's convolution ---------------------------------------------------------- */
 
 /* A thread moves one V of a pixel: eight channels where they come in eights, else one. */
 template <typename V>
@@ -494,7 +503,7 @@ static __global__ void gather_kernel(V *dst, int64_t count, int rows, int cols, 
 }
 
 cudaError_t emk_conv_gather(void *dst, const int64_t dim[3], const emk_conv_job *j,
-                                cudaStream_t stream)
+                            cudaStream_t stream)
 {
     int64_t vec = aligned(j) ? 8 : 1, count = dim[0] * dim[1] * dim[2] * j->channels / vec;
     unsigned blocks = (unsigned)ceil_div(count, 256);

@@ -1,5 +1,5 @@
-/* Convolution kernels: what the C side calls and the .cu side defines. Plain C, so that both compile
- * it. Every launcher enqueues on `stream` and returns what cudaGetLastError says. */
+/* Convolution kernels. Plain C: the C side calls them, the .cu side defines them. Every launcher
+ * enqueues on `stream` and returns what cudaGetLastError says. */
 #ifndef EM_OPS_CUDA_CONV_KERNELS_H
 #define EM_OPS_CUDA_CONV_KERNELS_H
 
