@@ -264,10 +264,10 @@ static em_status call_linear(void *arg)
     return em_cuda_linear(&run_state, l->y, l->x, l->w, l->b, l->act, l->ws);
 }
 
-static void note(char *bits, char verdict)
+static void note(char *bits, char c)
 {
     size_t n = strlen(bits);
-    bits[n] = verdict;
+    bits[n] = c;
     bits[n + 1] = '\0';
 }
 
