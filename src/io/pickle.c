@@ -11,7 +11,7 @@
 
 /* ---- values ---------------------------------------------------------------------------------- */
 
-/* The names that a program may mention. The last three are known so that the refusal can say what
+/* The names that a program may mention. The last four are known so that the refusal can say what
  * kind of tensor it is that is not read. */
 typedef enum callee {
     ORDERED_DICT,
@@ -19,6 +19,7 @@ typedef enum callee {
     REBUILD_PARAMETER,
     STORAGE_CLASS, /* .b is its dtype */
     OTHER_STORAGE, /* .a, .n: its name in the program */
+    UNTYPED_STORAGE,
     OTHER_DTYPE,
     REBUILD_OTHER,
 } callee;
@@ -66,6 +67,7 @@ typedef struct machine {
     size_t dicts, dict_cap;
     em_pickle out;
     size_t storage_cap, tensor_cap, item_cap;
+    bool untyped; /* a storage whose dtype is said only later: never read, refused by then */
     bool stopped;
 } machine;
 
@@ -416,7 +418,7 @@ static const struct {
     {"torch", "CharStorage", STORAGE_CLASS, EM_I8},
     {"torch", "ByteStorage", STORAGE_CLASS, EM_U8},
     {"torch", "BoolStorage", STORAGE_CLASS, EM_BOOL},
-    {"torch.storage", "UntypedStorage", OTHER_STORAGE, 0},
+    {"torch.storage", "UntypedStorage", UNTYPED_STORAGE, 0},
     {"torch._utils", "_rebuild_tensor_v3", REBUILD_OTHER, 0},
     {"torch", "float8_e4m3fn", OTHER_DTYPE, 0},
     {"torch", "float8_e4m3fnuz", OTHER_DTYPE, 0},
@@ -501,6 +503,11 @@ static em_status op_binpersid(machine *m)
     if (v[1].tag == GLOBAL && v[1].callee == OTHER_STORAGE)
         return refuse(m, "a tensor of '%.*s': this dtype is not supported", shown(m, v[1]),
                       text_of(m, v[1]));
+    if (v[1].tag == GLOBAL && v[1].callee == UNTYPED_STORAGE) {
+        m->untyped = true;
+        *top(m) = (value){.tag = OPAQUE};
+        return EM_OK;
+    }
     if (v[1].tag != GLOBAL || v[1].callee != STORAGE_CLASS || v[2].tag != TEXT ||
         v[3].tag != TEXT || v[4].tag != INTEGER)
         return refuse(m, "a storage's class, key, place and items are %s, %s, %s and %s",
@@ -616,6 +623,7 @@ static em_status op_reduce(machine *m)
     case REBUILD_OTHER: return refuse_rebuild(m, args);
     case STORAGE_CLASS:
     case OTHER_STORAGE:
+    case UNTYPED_STORAGE:
     case OTHER_DTYPE:
     default: return refuse(m, "'%.*s' is called, which is no function", shown(m, f), text_of(m, f));
     }
@@ -683,6 +691,7 @@ static em_status op_stop(machine *m)
     if (m->marks || m->depth != 1)
         return refuse(m, "the program stops with %zu values and %zu open marks, one value was due",
                       m->depth, m->marks);
+    if (m->untyped) return refuse(m, "a storage without a dtype ('UntypedStorage') is not read");
     if (m->at != m->size)
         return refuse(m, "%zu bytes follow the end of the program", m->size - m->at);
     m->stopped = true;

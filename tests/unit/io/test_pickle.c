@@ -205,7 +205,7 @@ static const row rows[] = {
     {P(PK_BEGIN PK_STORAGE("QInt8Storage", "0", "K\1") "."), "a tensor of 'QInt8Storage'"},
     {P(PK_BEGIN "(" PK_STR1("\7", "storage") PK_GLOBAL("torch.storage", "UntypedStorage")
            PK_STR1("\1", "0") PK_STR1("\3", "cpu") "K\1tQ."),
-     "a tensor of 'UntypedStorage'"},
+     "a storage without a dtype ('UntypedStorage')"},
     {P(PK_BEGIN PK_GLOBAL("torch._utils",
                           "_rebuild_tensor_v3") "(" PK_GLOBAL("torch", "float8_e4m3fn") "tR."),
      "a tensor of dtype torch.float8_e4m3fn"},
