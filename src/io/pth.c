@@ -1,6 +1,7 @@
 #include "io/pth.h"
 
 #include "base/alloc.h"
+#include "base/str.h"
 #include "io/file.h"
 #include "io/pickle.h"
 
@@ -107,6 +108,9 @@ static em_status check_records(const em_pth *f, em_err *err)
             return refuse(f, err, "member '%s' must hold a number from 1 to %u", m->name,
                           number[i].most);
     }
+    m = record(f, ".data/serialization_id");
+    if (m && !em_utf8_valid(m->data, m->size_bytes))
+        return refuse(f, err, "member '%s' is not text", m->name);
     m = record(f, "constants.pkl");
     if (m) return refuse(f, err, "member '%s': a TorchScript program, not a checkpoint", m->name);
     return EM_OK;

@@ -32,6 +32,7 @@ static const uint32_t in_64_bits = 0xffffffff; /* a 32-bit field that says: look
 typedef struct place {
     uint64_t header_bytes, end_bytes; /* from the member's header to behind its bytes */
     size_t member;                    /* its place in the directory */
+    bool described;                   /* sizes and CRC follow the bytes */
 } place;
 
 struct em_zip {
@@ -311,6 +312,7 @@ static em_status read_local(em_zip_member *m, place *where, const record *r, con
     m->crc = r->crc;
     where->header_bytes = r->header_at;
     where->end_bytes = r->header_at + LOCAL_BYTES + head + r->size_bytes;
+    where->described = r->flags & FLAG_SIZES_BEHIND;
     return EM_OK;
 }
 
@@ -332,17 +334,46 @@ static int by_folded_name(const void *a, const void *b)
     return strcasecmp(((const em_zip_member *)a)->name, ((const em_zip_member *)b)->name);
 }
 
+/* The bytes from a member's end to `next`, where the next one begins or the directory, are its
+ * sizes and CRC once more, in 32 or 64 bits, with a mark or without; a member that has its sizes in
+ * front, and an empty one, may have none. */
+static bool is_description(const em_zip *z, const place *at, uint64_t next)
+{
+    enum { MARK = 0x08074b50, NARROW = 12, WIDE = 20, MARKED = 4 };
+    const em_zip_member *m = &z->member[at->member];
+    const unsigned char *p = z->bytes + at->end_bytes;
+    uint64_t n = next - at->end_bytes;
+    if (n == 0) return !at->described || m->size_bytes == 0;
+    if (!at->described) return false;
+    if (n == NARROW + MARKED || n == WIDE + MARKED) {
+        if (le32(p) != MARK) return false;
+        p += MARKED;
+        n -= MARKED;
+    }
+    if (n == NARROW)
+        return le32(p) == m->crc && le32(p + 4) == m->size_bytes && le32(p + 8) == m->size_bytes;
+    return n == WIDE && le32(p) == m->crc && le64(p + 4) == m->size_bytes &&
+           le64(p + 12) == m->size_bytes;
+}
+
 static em_status check_places(const em_zip *z, place *where, em_err *err)
 {
     qsort(where, z->count, sizeof *where, by_place);
     if (where[0].header_bytes != 0)
         return refuse(z, err, 0, "no member begins here: something was put before the archive");
-    for (size_t i = 1; i < z->count; i++)
-        if (where[i].header_bytes < where[i - 1].end_bytes)
-            return refuse(z, err, where[i].header_bytes,
+    for (size_t i = 0; i < z->count; i++) {
+        const char *name = z->member[where[i].member].name;
+        const bool last = i + 1 == z->count;
+        uint64_t next = last ? z->directory_at : where[i + 1].header_bytes;
+        if (next < where[i].end_bytes)
+            return refuse(z, err, next,
                           "member '%s' begins inside member '%s', which ends at byte %llu",
-                          z->member[where[i].member].name, z->member[where[i - 1].member].name,
-                          (unsigned long long)where[i - 1].end_bytes);
+                          z->member[where[i + 1].member].name, name,
+                          (unsigned long long)where[i].end_bytes);
+        if (!is_description(z, &where[i], next))
+            return refuse(z, err, where[i].end_bytes,
+                          "what follows member '%s' is not what the directory says of it", name);
+    }
     return EM_OK;
 }
 

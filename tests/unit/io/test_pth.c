@@ -170,6 +170,7 @@ static const row rows[] = {
     {{GOOD, {PART("t/version", "4294967299")}}, "must hold a number from 1 to 10"},
     {{GOOD, {PART("t/.data/version", "99")}}, "must hold a number from 1 to 10"},
     {{GOOD, {PART("t/.storage_alignment", "-1")}}, "must hold a number from 1 to 999999"},
+    {{GOOD, {PART("t/.data/serialization_id", "\xff")}}, "'t/.data/serialization_id' is not text"},
     {{GOOD, {PART("t/constants.pkl", "x")}}, "member 't/constants.pkl': a TorchScript program"},
     {{{PART("t/data.pkl", "")}, DATA}, "data.pkl at byte 0"},
     /* storages: sizes that do not agree are CVE-2026-24747's other half */
