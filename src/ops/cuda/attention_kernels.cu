@@ -187,11 +187,11 @@ template <int NT> DEVICE void add_bias(float (&s)[NT][4], const place &p, int ro
     for (int n = 0; n < NT; n++)
 #pragma unroll
         for (int e = 0; e < 4; e++) {
-            float v = s[n][e] * p.scale;
+            float v = __fmul_rn(s[n][e], p.scale); /* not fused here and apart there */
             if (p.bias) {
                 int i = min(p.query + row + (e >> 1) * 8, p.nq - 1);
                 int j = min(lane_key + n * 8 + (e & 1), p.nk - 1);
-                v += p.bias[j - i + p.nq - 1] * log2e;
+                v = __fmaf_rn(p.bias[j - i + p.nq - 1], log2e, v);
             }
             s[n][e] = v;
         }
