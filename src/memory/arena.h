@@ -32,7 +32,7 @@ typedef struct em_mark {
     size_t low_bytes, high_bytes;
 } em_mark;
 
-enum { EM_ARENA_ALIGN = 64 };
+enum { EM_ARENA_ALIGN = 256 }; /* what libraries want of a workspace */
 
 /* A block of size_bytes, rounded up to EM_ARENA_ALIGN, from the device. With `poisoned` (tests)
  * fresh and released bytes are 0xFF, which reads as NaN in every float type. Close with
