@@ -28,6 +28,7 @@ typedef struct em_arena {
     bool poisoned;                /* released bytes are overwritten: tests */
 } em_arena;
 
+/* low_bytes above the floor: a mark outlives a floor that moves. */
 typedef struct em_mark {
     size_t low_bytes, high_bytes;
 } em_mark;

@@ -10,8 +10,8 @@ if(EM_MEDIA)
   em_test(io audio_in unit golden fault)
   em_test(io video_out unit fault)
 else()
-  # wav_in
-  # y4m_out
+  em_test(io wav_in unit golden)
+  em_test(io y4m_out unit)
 endif()
 em_test(io safetensors unit)
 em_test(io yaml unit)
