@@ -3,8 +3,8 @@
  *     ordinary  float32 throughout: float32 mode, and groups
  *     hopper    own kernel with Hopper's matrix instructions: no copy of the input
  *     library   cuDNN, on a copy of (past, x) where x alone does not say it
- *     tensor    own kernel with everybody's matrix instructions: few channels or odd ones, and where
- *               there is no cuDNN or it has no engine
+ *     tensor    own kernel with every card's matrix instructions: few channels or odd ones, no
+ *               cuDNN, or none of its engines
  *
  * The way is a property of the layer, and so is everything that decides the order of a sum: frames
  * may be cut at will. Weights are reordered for the way in each call, in the workspace. */
