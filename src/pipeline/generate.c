@@ -7,7 +7,7 @@
 #include "base/time.h"
 #include "pipeline/job.h"
 
-static void method(em_job *j)
+static void conditions_and_steps(em_job *j)
 {
     /* y: the portrait as the first latent, grey after it, and a mask that says so */
     em_job_encode(j);
@@ -22,6 +22,11 @@ static void method(em_job *j)
     /* x: noise -> latents, num_inference_steps steps of a flow-matching solver */
     em_job_denoise(j);
     em_run_release_all(&j->run, conditions);
+}
+
+static void method(em_job *j)
+{
+    if (!em_job_recall(j)) conditions_and_steps(j);
 
     /* latents -> frames, one latent (four frames) at a time */
     em_job_decode(j);
@@ -70,11 +75,13 @@ static em_status compute(em_job *j, em_err *err)
     j->run = em_engine_run(j->engine);
     j->result.forwards = 0;
     em_status st = em_arena_open(&j->run.arena, j->run.ops->device, scratch_bytes, false, err);
-    if (st) return st;
-    method(j);
+    if (!st) st = em_job_remember(j, err);
+    if (!st) method(j);
     j->result.scratch_bytes = j->run.arena.peak_bytes;
     j->result.weight_bytes = weights->peak_bytes;
     em_arena_close(&j->run.arena);
+    if (st) return st;
+    if (j->run.err.code == EM_VERDICT) em_resume_discard(j->p->resume_path);
     if (j->run.err.code) return em_fail(err, j->run.err.code, "%s", j->run.err.msg);
     return EM_OK;
 }
