@@ -92,14 +92,17 @@ bool em_job_recall(em_job *j)
 {
     em_run *r = &j->run;
     em_dit_grid g = j->grid;
-    if (!j->resume || em_resume_at(j->resume)->sampler.step < j->sampler->steps) return false;
+    int steps = j->sampler->steps;
+    if (!j->resume || em_resume_at(j->resume)->sampler.step < steps) return false;
     for (int s = EM_STAGE_ENCODE; s <= EM_STAGE_DENOISE; s++) {
         skip_flops(j, (em_stage)s, 1);
         j->result.stage[s] = (em_stage_report){0};
     }
+    em_job_stage(j, EM_STAGE_DENOISE, steps);
     j->x = em_run_keep(r, EM_F32, EM_SHAPE(EM_VAE_CHANNELS, g.frames, g.height, g.width));
     set_latents(j, em_resume_at(j->resume)->x);
-    j->result.steps_resumed = j->sampler->steps;
+    j->result.steps_resumed = steps;
+    em_job_stage_end(j, steps);
     return true;
 }
 
