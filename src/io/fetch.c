@@ -25,12 +25,6 @@ typedef struct transfer {
     em_err err;
 } transfer;
 
-const char *em_url_public(char *out, size_t size, const char *url)
-{
-    snprintf(out, size, "%.*s", (int)strcspn(url, "?#"), url);
-    return out;
-}
-
 /* ---- callbacks ------------------------------------------------------------------------------- */
 
 static size_t on_body(char *data, size_t one, size_t n, void *user)

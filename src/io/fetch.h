@@ -9,6 +9,8 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdio.h>
+#include <string.h>
 
 typedef struct em_fetch_limits {
     size_t max_bytes;          /* of the body */
@@ -18,10 +20,14 @@ typedef struct em_fetch_limits {
 
 /* Writes the body to `path` (complete or not at all). EM_NETWORK: it cannot be had; EM_EXPIRED: the
  * server says 403, 404 or 410 (a signed address that has expired looks like that); EM_INVAL: not an
- * https address; EM_CANCELLED. */
+ * https address, or a build without libcurl (EM_NET=OFF); EM_CANCELLED. */
 em_status em_fetch(const char *url, const char *path, const em_fetch_limits *limits, em_err *err);
 
 /* The address without its query and fragment, for messages: into out; returns out. */
-const char *em_url_public(char *out, size_t size, const char *url);
+static inline const char *em_url_public(char *out, size_t size, const char *url)
+{
+    snprintf(out, size, "%.*s", (int)strcspn(url, "?#"), url);
+    return out;
+}
 
 #endif
