@@ -21,7 +21,7 @@
 typedef struct em_audio_limits {
     /* of sound; 0 = one hour. Longer is refused: loudness is that of the whole */
     double max_seconds;
-    double timeout_s; /* of decoding; 0 = five minutes */
+    double timeout_s;          /* of decoding; 0 = five minutes */
     const atomic_bool *cancel; /* looked at while decoding: EM_CANCELLED; NULL = never */
 } em_audio_limits;
 

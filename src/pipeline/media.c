@@ -10,7 +10,7 @@ struct em_media {
     char *image_path, *audio_path; /* owned */
     em_image image;
     em_audio audio;
-    float *mono;        /* (audio.n), owned */
+    float *mono;          /* (audio.n), owned */
     atomic_bool unwanted; /* nobody waits for it any more */
     pthread_t thread;
     bool started;
