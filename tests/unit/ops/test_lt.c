@@ -360,7 +360,7 @@ static void passes_over_what_depends_on_rows(void **state)
     close_fake(lt);
 }
 
-/* One decision a layer, whatever the rows; another width, epilogue or alignment is another layer. */
+/* One decision a layer, whatever the rows; another width, epilogue or alignment is a new one. */
 static void remembers_layers(void **state)
 {
     (void)state;
