@@ -1,6 +1,7 @@
 #include "pipeline/engine.h"
 
 #include "base/alloc.h"
+#include "pipeline/audit.h"
 
 const char *em_model_name(em_model_kind kind)
 {
@@ -105,6 +106,16 @@ static em_status open_dit(em_engine *e, const em_ckpt *c, em_err *err)
     return st ? st : em_dit_open(&e->dit, &cfg, c, &e->log, err);
 }
 
+/* A file of another model lacks everything; say which it is instead. */
+static em_status name_wrong_file(const em_ckpt *c, em_model_kind wanted, em_status st, em_err *err)
+{
+    const em_ckpt_tensor *mark = NULL;
+    em_model_kind kind = c ? em_audit_kind(c, &mark) : wanted;
+    if (kind == wanted || kind == EM_MODEL_COUNT) return st;
+    return em_fail(err, st, "'%s' is a checkpoint of the %s, the %s's was expected", mark->file,
+                   em_model_name(kind), em_model_name(wanted));
+}
+
 /* Every model is tried, so that one look at the log shows all that is wrong; the first failure
  * counts. */
 static em_status open_models(em_engine *e, em_err *err)
@@ -116,7 +127,10 @@ static em_status open_models(em_engine *e, em_err *err)
     for (int k = 0; k < EM_MODEL_COUNT; k++) {
         em_err mine = {0};
         em_status st = em_engine_checkpoint(&e->ckpt[k], e->folder, (em_model_kind)k, &mine);
-        if (!st) st = open_model[k](e, e->ckpt[k], &mine);
+        if (!st) {
+            st = open_model[k](e, e->ckpt[k], &mine);
+            if (st == EM_MISMATCH) st = name_wrong_file(e->ckpt[k], (em_model_kind)k, st, &mine);
+        }
         if (!st) continue;
         if (first)
             em_logf(&e->log, EM_LOG_ERROR, "%s", mine.msg);
@@ -177,6 +191,21 @@ static em_status choose_device(em_engine *e, const em_engine_params *p, em_err *
     return EM_OK;
 }
 
+/* A folder that cannot be used costs a warning: nothing depends on it. */
+static void open_prompt_folder(em_engine *e, const em_engine_params *p)
+{
+    em_err err = {0};
+    const em_prompt_folder_params q = {.dir = p->prompt_dir,
+                                       .key = p->prompt_key,
+                                       .ops = e->ops->name,
+                                       .dtype = e->dtype,
+                                       .max_bytes = p->prompt_dir_bytes,
+                                       .log = e->log};
+    if (!q.dir || !q.key) return;
+    if (em_prompt_folder_open(&e->prompt_folder, &q, &err))
+        em_logf(&e->log, EM_LOG_WARN, "%s: prompts are not kept for the next run", err.msg);
+}
+
 em_status em_engine_open(em_engine **out, const em_engine_params *p, em_err *err)
 {
     const em_model_source source = {.model_dir = p->model_name,
@@ -195,6 +224,7 @@ em_status em_engine_open(em_engine **out, const em_engine_params *p, em_err *err
     if (!st) st = check_widths(e, err);
     if (!st) st = em_tokenizer_open(&e->tokenizer, e->folder->files.tokenizer, err);
     if (!st) st = em_prompt_cache_open(&e->prompts, err);
+    if (!st) open_prompt_folder(e, p);
     if (st)
         em_engine_close(&e);
     else
@@ -215,6 +245,7 @@ void em_engine_close(em_engine **engine)
     em_dit_close(&e->dit);
     em_tokenizer_close(&e->tokenizer);
     em_prompt_cache_close(&e->prompts);
+    em_prompt_folder_close(&e->prompt_folder);
     for (int k = 0; k < EM_MODEL_COUNT; k++) em_ckpt_close(&e->ckpt[k]);
     em_model_folder_close(&e->folder);
     em_pool_destroy(&e->pool);
