@@ -1,7 +1,7 @@
 /* Attention: cuDNN's node where the keys are many and the card is Hopper, the own kernels
  * elsewhere.
  *
- *     Hopper, 16 bits, 1,024 keys or more, heads of 8, 16, … 128, no bias     cuDNN
+ *     Hopper, 16 bits, 1,024 keys or more, heads of 128, no bias              cuDNN
  *     everything else, and where cuDNN is absent or has no engine             attention_kernels.cu
  *
  * The way is a property of the layer (its keys and heads), never of the number of queries, and
@@ -32,8 +32,8 @@ static bool for_library(const attention *t)
 {
     const em_sdpa_shape *s = &t->shape;
     return t->c->dnn && t->c->cc == HOPPER && t->q.dtype != EM_F32 &&
-           em_tensor_is_empty(t->a->rel_bias) && s->nk >= MANY_KEYS && s->dim % 8 == 0 &&
-           s->dim <= LIBRARY_DIM;
+           em_tensor_is_empty(t->a->rel_bias) && s->nk >= MANY_KEYS &&
+           s->dim == LIBRARY_DIM;
 }
 
 /* Decides and measures; returns the workspace's size. */
