@@ -87,21 +87,28 @@ static em_status prepare_audio(em_job *j, const em_sound *audio, em_err *err)
     return EM_OK;
 }
 
-static em_status prepare_prompt(em_job *j, em_err *err)
+static em_status add_prompt(em_job *j, int64_t dim, em_err *err)
 {
     em_engine *e = j->engine;
     const char *text = j->p->prompt;
     int64_t most = em_umt5_sizes(e->t5)->max_tokens;
     int32_t ids[MAX_PROMPT_IDS];
     size_t n = 0;
-    j->prompt = em_prompt_cache_find(e->prompts, text);
-    if (j->prompt) return EM_OK;
     em_status st =
         em_tokenizer_encode(e->tokenizer, text, strlen(text),
                             most < MAX_PROMPT_IDS ? (size_t)most : MAX_PROMPT_IDS, ids, &n, err);
     if (st) return st;
-    return em_prompt_cache_add(&j->prompt, e->prompts, text, ids, (int64_t)n,
-                               em_umt5_sizes(e->t5)->dim, err);
+    return em_prompt_cache_add(&j->prompt, e->prompts, text, ids, (int64_t)n, dim, err);
+}
+
+static em_status prepare_prompt(em_job *j, em_err *err)
+{
+    em_engine *e = j->engine;
+    int64_t dim = em_umt5_sizes(e->t5)->dim;
+    j->prompt = em_prompt_cache_find(e->prompts, j->p->prompt);
+    em_status st = j->prompt ? EM_OK : add_prompt(j, dim, err);
+    if (!st) em_prompt_folder_load(e->prompt_folder, j->prompt, dim);
+    return st;
 }
 
 static void prepare_noise(em_job *j, size_t n)
@@ -113,12 +120,17 @@ static void prepare_noise(em_job *j, size_t n)
 
 /* ---- open and close -------------------------------------------------------------------------- */
 
+size_t em_job_latents(const em_job *j)
+{
+    return EM_VAE_CHANNELS * (size_t)(j->grid.frames * j->grid.height * j->grid.width);
+}
+
 /* The host buffers that a plan needs too. */
 static em_status open_schedule(em_job *j, em_err *err)
 {
     const em_params *p = j->p;
     const em_dit_config *d = em_dit_sizes(j->engine->dit);
-    size_t steps = (size_t)p->num_inference_steps, latents = 0;
+    size_t steps = (size_t)p->num_inference_steps, latents = em_job_latents(j);
     double shift = p->shift > 0                     ? p->shift
                    : p->sampler == EM_SAMPLER_EULER ? j->engine->folder->scheduler_shift
                                                     : 5.0;
@@ -126,7 +138,6 @@ static em_status open_schedule(em_job *j, em_err *err)
         em_sampler_open(&j->sampler, em_solver_get(p->sampler), p->num_inference_steps, shift, err);
     if (!st && p->color_transfer) st = em_color_open(&j->color, err);
     if (st) return st;
-    latents = EM_VAE_CHANNELS * (size_t)(j->grid.frames * j->grid.height * j->grid.width);
     size_t pixels = EM_VAE_TIME * (size_t)j->width * (size_t)j->height * 3;
     j->time = em_alloc_array(steps, sizeof *j->time);
     j->steps = em_alloc_array(steps, sizeof *j->steps);
@@ -148,12 +159,20 @@ static em_status open_schedule(em_job *j, em_err *err)
     return EM_OK;
 }
 
+static em_status heed_cancel(const em_job *j, em_err *err)
+{
+    return atomic_load(&j->engine->cancel) ? em_fail(err, EM_CANCELLED, "cancelled") : EM_OK;
+}
+
+/* The largest picture and an hour of sound take seconds each: a cancel is heeded between them. */
 static em_status open_inputs(em_job *j, const em_picture *image, const em_sound *audio, em_err *err)
 {
     em_status st = prepare_prompt(j, err);
+    if (!st) st = heed_cancel(j, err);
     if (!st && image->rgb) st = prepare_image(j, image, err);
+    if (!st) st = heed_cancel(j, err);
     if (!st && audio->mono) st = prepare_audio(j, audio, err);
-    return st;
+    return st ? st : heed_cancel(j, err);
 }
 
 em_status em_job_open(em_job *j, em_engine *e, const em_picture *image, const em_sound *audio,
@@ -169,12 +188,14 @@ em_status em_job_open(em_job *j, em_engine *e, const em_picture *image, const em
     j->result.height = j->height;
     j->result.frames = j->frames;
     j->result.seed = p->seed;
+    j->result.steps = p->num_inference_steps;
     j->result.stage[EM_STAGE_PREPARE].ms = em_now_ms() - j->start_ms;
     return st;
 }
 
 void em_job_close(em_job *j)
 {
+    em_resume_close(&j->resume);
     em_sampler_close(&j->sampler);
     em_color_close(&j->color);
     void *const owned[] = {j->image,   j->wave,   j->window, j->noise, j->rope, j->e0,
