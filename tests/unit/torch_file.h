@@ -31,7 +31,8 @@ static inline void torch_raw(torch_file *f, const void *data, size_t n)
 
 static inline void torch_le(torch_file *f, uint64_t v, int bytes)
 {
-    for (int i = 0; i < bytes; i++) torch_raw(f, &(unsigned char){(unsigned char)(v >> 8 * i)}, 1);
+    for (int i = 0; i < bytes; i++)
+        torch_raw(f, &(unsigned char){(unsigned char)(i < 8 ? v >> 8 * i : 0)}, 1);
 }
 
 static inline uint32_t torch_crc(const void *data, size_t n)
