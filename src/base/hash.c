@@ -167,7 +167,7 @@ void em_sha256_end(em_sha256 *h, unsigned char out[EM_SHA256_BYTES])
 void em_sha256_hex(char out[EM_SHA256_HEX_BYTES], const unsigned char sum[EM_SHA256_BYTES])
 {
     static const char digit[] = "0123456789abcdef";
-    for (int i = 0; i < EM_SHA256_BYTES; i++) {
+    for (size_t i = 0; i < EM_SHA256_BYTES; i++) {
         out[2 * i] = digit[sum[i] >> 4];
         out[2 * i + 1] = digit[sum[i] & 15];
     }

@@ -287,6 +287,41 @@ static void full_disk(void **state)
     assert_false(em_path_is_file(path));
 }
 
+/* Dropping the pages of a copy must not lose it; as with memory of em_alloc it would. */
+static void blocks(void **state)
+{
+    (void)state;
+    const size_t sizes[] = {1, 4095, 4096, 70000};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        em_block b = {0};
+        assert_ok(em_block_open(&b, sizes[i], &err), err);
+        assert_int_equal(((char *)b.data)[sizes[i] - 1], 0);
+        memset(b.data, 7, sizes[i]);
+        em_map_drop(b.data, b.size_bytes);
+        for (size_t k = 0; k < sizes[i]; k++)
+            if (((char *)b.data)[k] != 7) fail_msg("byte %zu of %zu is lost", k, sizes[i]);
+        em_block_close(&b);
+        assert_null(b.data);
+        em_block_close(&b);
+    }
+    em_block b = {0};
+    assert_int_equal(em_block_open(&b, SIZE_MAX / 2, &err), EM_NOMEM);
+    assert_null(b.data);
+}
+
+static void peeks(void **state)
+{
+    char head[4] = "----";
+    size_t n = 9;
+    const char *path = tmpdir_text(state, "p", "abcdef");
+    assert_ok(em_file_peek(head, &n, path, 4, &err), err);
+    assert_int_equal(n, 4);
+    assert_memory_equal(head, "abcd", 4);
+    assert_ok(em_file_peek(head, &n, tmpdir_text(state, "q", "x"), 4, &err), err);
+    assert_int_equal(n, 1);
+    assert_int_equal(em_file_peek(head, &n, tmpdir_path(state, "none"), 4, &err), EM_IO);
+}
+
 #define IN_TMPDIR(f) cmocka_unit_test_setup_teardown(f, tmpdir_setup, tmpdir_teardown)
 
 int main(void)
@@ -305,6 +340,8 @@ int main(void)
         IN_TMPDIR(writes_from_threads),
         IN_TMPDIR(short_write),
         IN_TMPDIR(full_disk),
+        cmocka_unit_test(blocks),
+        IN_TMPDIR(peeks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
