@@ -3,13 +3,13 @@
 #include "pipeline/resume.h"
 
 #include "base/alloc.h"
+#include "far/far.h"
 #include "io/file.h"
 #include "io/state_file.h"
 
 #include "../tiny_engine.h"
 #include "../tmpdir.h"
 
-#include <math.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/wait.h>
@@ -29,11 +29,12 @@ static void on_log(void *user, em_level level, const char *msg)
     if (level == EM_LOG_WARN) snprintf(warning, sizeof warning, "%s", msg);
 }
 
-static em_engine *open_engine(em_weight_dtype dtype)
+static em_engine *open_engine(const char *device, em_weight_dtype dtype)
 {
     em_err err = {0};
     em_engine *e = NULL;
     em_engine_params p = tiny_engine_params(models->path);
+    p.device = device;
     p.dtype = dtype;
     p.log = (em_log){on_log, NULL};
     assert_ok(em_engine_open(&e, &p, &err), err);
@@ -42,11 +43,12 @@ static em_engine *open_engine(em_weight_dtype dtype)
 
 static int make_inputs(void **state)
 {
+    far_register();
     tiny_inputs(portrait, voice);
     if (tmpdir_setup(state)) return -1;
     models = *state;
     tiny_models(models->path, 1);
-    engine = open_engine(EM_WEIGHT_FLOAT32);
+    engine = open_engine("cpu", EM_WEIGHT_FLOAT32);
     return 0;
 }
 
@@ -220,6 +222,25 @@ static void goes_on_again(void **state)
     assert_string_equal(warning, "");
 }
 
+/* Where the host cannot look: what is kept went through uploads and downloads alone. */
+static void goes_on_on_a_far_device(void **state)
+{
+    (void)state;
+    static const int cuts[] = {1, 3, STEPS};
+    em_engine *near = engine;
+    em_params p[2] = {params(EM_SAMPLER_UNIPC, EM_TEACACHE_BRANCH),
+                      params(EM_SAMPLER_DPMPP, EM_TEACACHE_REFERENCE)};
+    for (int i = 0; i < 2; i++) {
+        engine = near;
+        uint64_t want = whole(&p[i]);
+        engine = open_engine("far", EM_WEIGHT_FLOAT32);
+        assert_true(whole(&p[i]) == want);
+        for (size_t k = 0; k < sizeof cuts / sizeof *cuts; k++) cut_after(&p[i], cuts[k], want);
+        em_engine_close(&engine);
+    }
+    engine = near;
+}
+
 static void *cancel_later(void *delay_us)
 {
     usleep(*(useconds_t *)delay_us);
@@ -288,7 +309,7 @@ static void survives_a_kill(void **state)
         assert_true(child >= 0);
         if (child == 0) {
             watch w = {.stage = at[i].stage, .done = at[i].done, .kill = true};
-            em_engine *own = open_engine(EM_WEIGHT_FLOAT32);
+            em_engine *own = open_engine("cpu", EM_WEIGHT_FLOAT32);
             generate(own, &p, &w, NULL);
             _exit(0);
         }
@@ -360,7 +381,7 @@ static void ignores_another_request(void **state)
     portrait[100] ^= 64;
     refused(engine, &p, why);
     p = cut(3);
-    em_engine *half = open_engine(EM_WEIGHT_BFLOAT16);
+    em_engine *half = open_engine("cpu", EM_WEIGHT_BFLOAT16);
     refused(half, &p, why);
     em_engine_close(&half);
 }
@@ -512,6 +533,7 @@ int main(void)
         TEST(goes_on_from_every_step),
         TEST(goes_on_with_one_branch),
         TEST(goes_on_again),
+        TEST(goes_on_on_a_far_device),
         TEST(goes_on_from_any_moment),
         TEST(decodes_again_without_a_step),
         TEST(survives_a_kill),
