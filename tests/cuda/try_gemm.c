@@ -587,7 +587,7 @@ static void try_conv(const conv_case *c)
     context->dnn = NULL;
     try_conv_way(c, name, &call, &x, &w, &b, &y);
     context->dnn = dnn;
-    if (dnn && half && c->c >= 32 && c->o >= 32) try_conv_way(c, name, &call, &x, &w, &b, &y);
+    if (dnn && half && c->c >= 32 && c->o >= 64) try_conv_way(c, name, &call, &x, &w, &b, &y);
     context->dnn = NULL;
     context->cc = cc;
     if (cc == 90 && half && emk_conv_hopper_takes(c->c, c->o))

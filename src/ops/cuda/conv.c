@@ -3,8 +3,8 @@
  *     ordinary  float32 throughout: float32 mode, and groups
  *     hopper    own kernel with Hopper's matrix instructions: no copy of the input
  *     library   cuDNN, on a copy of (past, x) where x alone does not say it
- *     tensor    own kernel with everybody's matrix instructions: few channels or odd ones, and where
- *               there is no cuDNN or it has no engine
+ *     tensor    own kernel with every card's matrix instructions: few channels or odd ones, no
+ *               cuDNN, or none of its engines
  *
  * The way is a property of the layer, and so is everything that decides the order of a sum: frames
  * may be cut at will. Weights are reordered for the way in each call, in the workspace. */
@@ -54,10 +54,10 @@ static emk_conv_job job_of(em_tensor y, const em_conv_args *a)
     return j;
 }
 
-/* With few channels the copies are most of the work, and the own kernel makes none. */
+/* With few channels the copies and the plans are most of the work, and the own kernel has neither. */
 static bool library_pays(const emk_conv_job *j)
 {
-    return j->channels >= 32 && j->out_channels >= 32;
+    return j->channels >= 32 && j->out_channels >= 64;
 }
 
 static way way_of(conv *v)

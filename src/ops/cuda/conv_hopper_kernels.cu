@@ -1,5 +1,5 @@
-/* The convolution of conv_kernels.cu with Hopper's matrix instructions. The same sum in other hands:
- * k runs in one order inside one warpgroup, so frames may be cut at will here too. */
+/* The convolution of conv_kernels.cu with Hopper's matrix instructions. The same sum in other
+ * hands: k runs in one order inside one warpgroup, so frames may be cut at will here too. */
 #include "ops/cuda/conv_tile.cuh"
 #include "ops/cuda/wgmma.cuh"
 
@@ -8,8 +8,8 @@
  *
  *     stage:  A  BM rows of 128 bytes (64 channels, perhaps of two taps)    B  BN rows of 128 bytes
  *
- * Step k: wait for its copies and for the products of step k - 2; start the products of k; start the
- * copies of k + STAGES - 2 into the place of k - 2. So the matrix unit always has work queued. */
+ * Step k: wait for its copies and for the products of step k - 2; start the products of k; start
+ * the copies of k + STAGES - 2 into the place of k - 2. So the matrix unit always has work. */
 enum { STAGES = 4, AHEAD = STAGES - 2, DEPTH = 64, PIECES = 8, THREADS = 256, STRIDE = 32 };
 
 /* 16-byte piece of a row, in elements: the layout that tile_descriptor describes. */

@@ -44,9 +44,9 @@ int64_t emk_conv_mma_step(int64_t channels);
 int64_t emk_conv_mma_row(int64_t channels, int64_t taps);
 cudaError_t emk_conv_mma(const emk_conv_job *job, cudaStream_t stream);
 
-/* The same with Hopper's matrix instructions, where machine code for sm_90a runs (compute capability
- * 9.0). w: as emk_conv_rows leaves them with step = C and row_len = emk_conv_hopper_row(C, taps).
- * takes: whether it is made for the layer's channels. x and past are 16-byte aligned. */
+/* The same with Hopper's matrix instructions, for compute capability 9.0 alone. w: as emk_conv_rows
+ * leaves them with step = C and row_len = emk_conv_hopper_row(C, taps). x and past are 16-byte
+ * aligned. takes: whether it is made for the layer's channels. */
 bool emk_conv_hopper_takes(int64_t channels, int64_t out_channels);
 int64_t emk_conv_hopper_row(int64_t channels, int64_t taps);
 cudaError_t emk_conv_hopper(const emk_conv_job *job, cudaStream_t stream);

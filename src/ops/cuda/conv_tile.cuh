@@ -87,9 +87,9 @@ static __device__ __forceinline__ tap tap_of(int i, const geometry &g)
     return tap{i / (g.kernel[2] * g.kernel[1]), i / g.kernel[2] % g.kernel[1], i % g.kernel[2]};
 }
 
-/* A thread's share of an input tile: the same 16-byte piece of ROWS rows. It walks along k: channel c
- * of a tap, and for each row the pixel that the tap names. A tap has `step` channels, the last ones
- * perhaps only zeros. */
+/* A thread's share of an input tile: the same 16-byte piece of ROWS rows. It walks along k: channel
+ * c of a tap, and for each row the pixel that the tap names. A tap has `step` channels; those past
+ * the input's are zeros. */
 template <typename T, int ROWS> struct walk {
     corner at[ROWS];
     const T *pixel[ROWS];

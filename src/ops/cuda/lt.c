@@ -204,12 +204,13 @@ static cublasStatus_t set_rows(const em_cuda_lt *lt, const plan *p, int64_t rows
     return rc ? rc : lt->layout_set(p->d, CUBLASLT_MATRIX_LAYOUT_COLS, &cols, sizeof cols);
 }
 
+/* 0 where the algorithm knows no such thing. */
 static uint32_t config(const em_cuda_lt *lt, const cublasLtMatmulAlgo_t *a,
                        cublasLtMatmulAlgoConfigAttributes_t what)
 {
     uint32_t v = 0;
     size_t written;
-    return lt->config_get(a, what, &v, sizeof v, &written) ? UINT32_MAX : v;
+    return lt->config_get(a, what, &v, sizeof v, &written) ? 0 : v;
 }
 
 /* One block sums all of k, and the algorithm takes any number of rows. */

@@ -44,8 +44,8 @@ template <int pending> static __device__ __forceinline__ void wgmma_wait(void)
     EM_HOPPER("wgmma.wait_group.sync.aligned %0;" ::"n"(pending) : "memory");
 }
 
-/* d (64 x 96) += a (64 x 16) b (96 x 16)^T. Thread t of the warpgroup has rows 16 (t / 32) + t % 32 / 4
- * and eight below; d[i] is in columns 8 i + t % 4 * 2. */
+/* d (64 x 96) += a (64 x 16) b (96 x 16)^T. Thread t of the warpgroup has rows 16 (t / 32) +
+ * t % 32 / 4 and eight below; d[i] is in columns 8 i + t % 4 * 2 and the next. */
 #define EM_PRODUCT_96(TYPE)                                                                        \
     EM_HOPPER("{\n"                                                                                \
               "wgmma.mma_async.sync.aligned.m64n96k16.f32." TYPE "." TYPE " {"                     \
