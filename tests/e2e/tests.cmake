@@ -1,10 +1,9 @@
 # The program itself on tiny checkpoints: each script is one test; 77 means skipped.
-set(scripts videos bad_input full_disk interrupt)
+set(scripts videos checkpoints bad_input full_disk interrupt)
 if(NOT EM_MEDIA)
   set(scripts y4m)
 endif()
 foreach(name ${scripts})
-foreach(name videos checkpoints bad_input full_disk interrupt)
   add_test(NAME e2e.${name}
     COMMAND ${CMAKE_SOURCE_DIR}/tests/e2e/${name}.sh $<TARGET_FILE:echomimic> ${CMAKE_SOURCE_DIR}/share)
   set_tests_properties(e2e.${name} PROPERTIES LABELS e2e TIMEOUT 600 SKIP_RETURN_CODE 77)
