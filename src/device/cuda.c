@@ -198,14 +198,12 @@ static const em_device functions = {
     .event_sync = cuda_event_sync,
 };
 
-/* EM_CUDA_FORCE_ARCH=80 chooses the kernels of other cards, and has them compiled from the PTX that
- * cards of the future take. */
+/* EM_CUDA_FORCE_ARCH=80 chooses the kernels of other cards; ops/plugin.c then loads a plug-in that
+ * has them as PTX alone, which is what cards of the future will take. */
 static bool forced_to_80(void)
 {
     const char *v = getenv("EM_CUDA_FORCE_ARCH");
-    if (!v || strcmp(v, "80") != 0) return false;
-    setenv("CUDA_FORCE_PTX_JIT", "1", 1);
-    return true;
+    return v && strcmp(v, "80") == 0;
 }
 
 static em_status describe(em_cuda *c, bool forced, em_err *err)
