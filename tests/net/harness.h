@@ -143,9 +143,14 @@ static inline em_status harness_fetch(void **state, const char *url, uint64_t ma
 
 static inline bool same_files(const char *a, const char *b)
 {
+    char one[16 << 10], two[16 << 10];
     FILE *f = fopen(a, "rb"), *g = fopen(b, "rb");
-    bool same = f && g;
-    for (int c = 0; same && c != EOF;) same = (c = fgetc(f)) == fgetc(g);
+    size_t n = f && g;
+    bool same = n;
+    while (same && n) {
+        n = fread(one, 1, sizeof one, f);
+        same = fread(two, 1, sizeof two, g) == n && !memcmp(one, two, n);
+    }
     if (f) fclose(f);
     if (g) fclose(g);
     return same;

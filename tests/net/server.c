@@ -363,12 +363,14 @@ static unsigned count_path(net_server *s, const char *path, unsigned more)
     return asked;
 }
 
-/* "/TRAITS/STEP,STEP/FILE": what this request gets. */
+/* "/TRAITS/STEP,STEP/…/FILE": what this request gets. */
 static bool route(link_t *l)
 {
     char steps[sizeof l->step];
-    if (sscanf(l->path, "/%15[^/]/%399[^/]/%599s", l->traits, steps, l->file) != 3) return false;
-    if (strstr(l->file, "..")) return false;
+    const char *name = strrchr(l->path, '/');
+    if (sscanf(l->path, "/%15[^/]/%399[^/]/", l->traits, steps) != 2 || name[1] == '.')
+        return false;
+    snprintf(l->file, sizeof l->file, "%s", name + 1);
     const char *p = steps;
     for (unsigned i = 1; i < l->asked && strchr(p, ','); i++) p = strchr(p, ',') + 1;
     snprintf(l->step, sizeof l->step, "%.*s", (int)strcspn(p, ","), p);

@@ -2,9 +2,9 @@
  *
  *     http://127.0.0.1:PORT/TRAITS/STEP,STEP,…/FILE
  *
- * serves ROOT/FILE. The n-th request for a path gets the n-th step, later ones the last. A query is
- * ignored, as a storage service ignores all of it but the signature. What it stores of a PUT goes
- * to ROOT/FILE too.
+ * serves ROOT/FILE; folders before FILE make another address of the same file. The n-th request for
+ * a path gets the n-th step, later ones the last. A query is ignored, as a storage service ignores
+ * all of it but the signature. What it stores of a PUT goes to ROOT/FILE too.
  *
  * TRAITS, letters:  s  strong ETag     w  weak ETag     v  strong, another one each time
  *                   i  ignores Range   p  answers a Range with another part   -  nothing

@@ -20,6 +20,7 @@ static void test_public(void **state)
         {"https://secret@secret@a.example:8443/x@y", "https://a.example:8443/x@y"},
         {"https://secret@a.example?b@c", "https://a.example"},
         {"https://secret@", "https://"},
+        {"https://se\\cret@a.example/x", "https://a.example/x"},
         {"https://a.example/\x1b[2J\nok\x7f", "https://a.example/?[2J?ok?"},
         {"", ""},
         {"nonsense", "nonsense"},
