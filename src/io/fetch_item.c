@@ -236,9 +236,11 @@ static em_fetch_step finish(em_fetch_item *it, CURL *c, long status, em_err *err
 {
     char name[EM_HTTP_SHOWN];
     if (!it->body && !accept_answer(it, c, status)) return failed(it, err);
-    if (!it->have_bytes) {
+    bool short_of = it->total_bytes && it->have_bytes != it->total_bytes;
+    if (!it->have_bytes || short_of) { /* the second: of a part, whose length may say otherwise */
         it->again = true;
-        em_fail(&it->err, EM_FORMAT, "'%s' is empty", shown(it, name));
+        it->etag[0] = 0;
+        em_fail(&it->err, EM_FORMAT, "'%s' is %s", shown(it, name), short_of ? "cut" : "empty");
         return failed(it, err);
     }
     if (!it->sniffed && !is_wanted(it)) return failed(it, err);

@@ -147,7 +147,6 @@ static bool put_head(link_t *l, int64_t length)
     say(l, "HTTP/1.1 %s\r\n", l->partial ? "206 Partial Content" : "200 OK");
     put_etag(l);
     if (l->partial) {
-        from -= has(l, 'p') ? 1 : 0;
         say(l, "Content-Range: bytes %llu-%llu/%llu\r\n", from, last, all);
         add(l->server, &l->server->counts.ranges, 1);
     }
@@ -388,9 +387,10 @@ static void take_range(link_t *l)
     if (!range || has(l, 'i') || sscanf(range, "bytes=%llu-", &from) != 1) return;
     int n =
         snprintf(strong, sizeof strong, "\"%s-%llu\"", l->file, (unsigned long long)l->size_bytes);
-    if (only_if && (!has(l, 's') || strncmp(only_if, strong, (size_t)n) != 0)) return;
+    bool fits = has(l, 'e') || (has(l, 's') && only_if && !strncmp(only_if, strong, (size_t)n));
+    if (only_if && !fits) return;
     if (from >= l->size_bytes) return;
-    l->from = from;
+    l->from = from - (has(l, 'p') && from ? 1 : 0);
     l->partial = true;
 }
 

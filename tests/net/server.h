@@ -7,7 +7,8 @@
  * all of it but the signature. What it stores of a PUT goes to ROOT/FILE too.
  *
  * TRAITS, letters:  s  strong ETag     w  weak ETag     v  strong, another one each time
- *                   i  ignores Range   p  answers a Range with another part   -  nothing
+ *                   i  ignores Range   p  answers a Range with another part
+ *                   e  answers a Range whatever the If-Range says             -  nothing
  *
  * STEP:
  *   ok chunked        the file, with its length or in chunks

@@ -323,12 +323,15 @@ static void test_no_proxy_from_outside(void **state)
     harness *h = *state;
     static const char *const variables[] = {"https_proxy", "HTTPS_PROXY", "http_proxy", "all_proxy",
                                             "ALL_PROXY"};
-    char proxy[64];
+    char inside[64];
+    snprintf(inside, sizeof inside, "http://127.0.0.1:%d", net_server_port(h->server));
+    const char *const proxies[] = {inside, "http://8.8.8.8:3128"};
     h->options.allow_count = 0;
-    snprintf(proxy, sizeof proxy, "http://127.0.0.1:%d", net_server_port(h->server));
-    for (size_t i = 0; i < 5; i++) setenv(variables[i], proxy, 1);
-    check_refused(state, "https://10.0.0.1/", true);
-    check_refused(state, "https://inside.test/", true);
+    for (size_t p = 0; p < 2; p++) {
+        for (size_t i = 0; i < 5; i++) setenv(variables[i], proxies[p], 1);
+        check_refused(state, "https://10.0.0.1/", true);
+        check_refused(state, "https://inside.test/", true);
+    }
     for (size_t i = 0; i < 5; i++) unsetenv(variables[i]);
     assert_int_equal(net_server_counts(h->server).connections, 0);
 }
