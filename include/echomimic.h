@@ -102,7 +102,8 @@ typedef struct em_engine_params {
     em_weight_dtype dtype; /* operands of matrix products */
     int threads;           /* 0: every core that this process may use */
     em_memory_mode memory_mode;
-    em_log log; /* its user pointer must outlive the engine */
+    uint64_t vram_budget_bytes; /* of the device's memory that a run may take; 0: what is free */
+    em_log log;                 /* its user pointer must outlive the engine */
 } em_engine_params;
 
 typedef struct em_engine em_engine;
@@ -191,15 +192,19 @@ typedef struct em_sink {
 typedef struct em_stage_report {
     double ms;              /* 0 in a plan */
     double flops;           /* multiply-adds of matrix products, times two */
-    uint64_t scratch_bytes; /* peak of the arena during the stage */
+    uint64_t scratch_bytes; /* peak of the block's scratch during the stage */
+    uint64_t store_bytes;   /* of the block that the stage leaves to weights */
 } em_stage_report;
 
 typedef struct em_result {
     int width, height, frames;
     int64_t seed;
     int forwards;           /* transformer forwards run */
-    uint64_t scratch_bytes; /* peak of the arena */
-    uint64_t weight_bytes;  /* peak of weights in use at once, in the file's types */
+    uint64_t device_bytes;  /* the block of device memory: scratch, and weights that moved there */
+    uint64_t scratch_bytes; /* peak of scratch in it */
+    uint64_t weight_bytes;  /* peak of weights that are there at once, in the block or mapped */
+    uint64_t copied_bytes;  /* weights brought into the block; 0 in a plan */
+    double color_ms;        /* of EM_STAGE_DECODE: the colour transfer */
     em_stage_report stage[EM_STAGE_COUNT];
 } em_result;
 

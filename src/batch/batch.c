@@ -61,6 +61,7 @@ static void look_for_finished(em_batch *b, em_batch_item *it)
 static em_status open_item(em_batch *b, em_batch_item *it, const em_batch_job *job, em_err *err)
 {
     em_str name = {0};
+    char *asked = NULL;
     it->job = job;
     if (job->problem.code) {
         it->state = EM_JOB_INVALID;
@@ -68,12 +69,14 @@ static em_status open_item(em_batch *b, em_batch_item *it, const em_batch_job *j
         return EM_OK;
     }
     if (job->output) {
-        it->output = em_strdup(job->output);
+        asked = em_strdup(job->output);
     } else {
         em_str_printf(&name, "%s_output.mp4", job->name);
-        if (!name.failed) it->output = em_path_join(b->options.save_path, em_str_text(&name));
+        if (!name.failed) asked = em_path_join(b->options.save_path, em_str_text(&name));
         em_str_free(&name);
     }
+    if (asked) it->output = em_video_out_name(asked);
+    em_free(asked);
     if (!it->output) return no_memory(err);
     look_for_finished(b, it);
     return EM_OK;

@@ -6,9 +6,19 @@
 #include <stdint.h>
 #include <string.h>
 
+/* Through the device, whose memory the host may not reach. What cannot be written stays as it
+ * is. */
 static void poison(em_arena *a, size_t begin, size_t end)
 {
-    if (a->poisoned && end > begin) memset(a->base + begin, 0xFF, end - begin);
+    enum { PIECE_BYTES = 16384 };
+    unsigned char nan[PIECE_BYTES];
+    em_err err = {0};
+    if (!a->poisoned) return;
+    memset(nan, 0xFF, sizeof nan);
+    for (size_t n; begin < end && !err.code; begin += n) {
+        n = end - begin < sizeof nan ? end - begin : sizeof nan;
+        a->device->upload(a->device, a->base + begin, nan, n, &err);
+    }
 }
 
 em_status em_arena_open(em_arena *a, em_device *device, size_t size_bytes, bool poisoned,
@@ -55,7 +65,7 @@ void *em_arena_take(em_arena *a, size_t size_bytes, bool high)
         p = a->base + a->low_bytes;
         a->low_bytes += need;
     }
-    used += need;
+    used += need - a->floor_bytes;
     if (used > a->peak_bytes) a->peak_bytes = used;
     if (used > a->stage_peak_bytes) a->stage_peak_bytes = used;
     return p;
@@ -81,7 +91,14 @@ void em_arena_release_all(em_arena *a, em_mark m)
     a->high_bytes = m.high_bytes;
 }
 
+void em_arena_set_floor(em_arena *a, size_t floor_bytes)
+{
+    assert(a->low_bytes == a->floor_bytes && floor_bytes % EM_ARENA_ALIGN == 0);
+    assert(floor_bytes + a->high_bytes <= a->size_bytes);
+    a->low_bytes = a->floor_bytes = floor_bytes;
+}
+
 void em_arena_stage_begin(em_arena *a)
 {
-    a->stage_peak_bytes = a->low_bytes + a->high_bytes;
+    a->stage_peak_bytes = a->low_bytes - a->floor_bytes + a->high_bytes;
 }

@@ -180,5 +180,6 @@ void em_job_close(em_job *j)
     void *const owned[] = {j->image,   j->wave,   j->window, j->noise, j->rope, j->e0,
                            j->latents, j->pixels, j->rgb,    j->time,  j->steps};
     for (size_t i = 0; i < EM_COUNT(owned); i++) em_free(owned[i]);
+    em_trace_close(&j->trace);
     *j = (em_job){0};
 }

@@ -6,6 +6,7 @@
 #ifndef EM_PIPELINE_JOB_H
 #define EM_PIPELINE_JOB_H
 
+#include "memory/budget.h"
 #include "pipeline/color.h"
 #include "pipeline/engine.h"
 #include "pipeline/frames.h"
@@ -47,6 +48,10 @@ typedef struct em_job {
     em_tensor y;                     // (20, f, h, w) mask and portrait
     em_dit_cond cond[EM_BRANCHES];   /* text, image and rope are shared */
     em_tensor residual[EM_BRANCHES]; // (N, dim) what the blocks added when they last ran
+
+    /* what the plan found: the order of weights, and each stage's share of the block */
+    em_trace trace;
+    em_stage_need need[EM_STAGE_COUNT];
 
     em_result result;
     em_stage stage;
