@@ -1,5 +1,6 @@
 em_test(io ckpt unit)
 em_test(io file unit)
+em_test(io fingerprint unit)
 em_test(io json unit)
 em_test(io model_folder unit)
 em_test(io image_in unit golden fault)
