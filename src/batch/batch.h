@@ -46,6 +46,7 @@ typedef enum em_delivery {
 typedef struct em_batch_item {
     const em_batch_job *job; /* borrowed from the manifest */
     struct em_batch *batch;  /* whose it is */
+    em_log log;              /* messages about it */
     size_t position;         /* 1-based, in the order of work */
     char *output;            /* path of the video; owned, like the identity and the warnings */
     em_identity identity;
@@ -55,6 +56,7 @@ typedef struct em_batch_item {
     double seconds;
     double cut_seconds; /* of the sound, behind the end of the video */
     bool found;         /* KEPT, and no record knew the video: somebody else made it */
+    bool idle;          /* --retry_failed: it never failed, and is not started now */
     bool aside;         /* an older video has the name: it is kept under another one */
     char **warning;
     size_t warnings, warnings_cap;
@@ -122,13 +124,17 @@ em_status em_batch_report(const em_batch *b, const char *path, em_err *err);
 /* What a job that waits would take. */
 typedef struct em_forecast {
     em_result plan;
-    bool exact;     /* picture and sound are here; otherwise the largest that the flags allow */
-    double seconds; /* 0: not known */
+    double flops; /* of all stages */
+    bool exact;   /* picture and sound are here; otherwise the largest that the flags allow */
 } em_forecast;
 
-/* Reads files that are here, fetches nothing. The item's own problem (a file that is missing) is
- * told as such. */
+/* Reads files that are here, fetches nothing. A problem of the job's own (a file that is missing)
+ * is the status. */
 em_status em_batch_forecast(const em_batch *b, em_engine *engine, size_t i, em_forecast *out,
                             em_err *err);
+/* Arithmetic a second that jobs like these reached here before; or, `measured`, what a short trial
+ * lets expect. 0: not known. */
+em_status em_batch_pace(const em_batch *b, em_engine *engine, double *flops_per_second,
+                        bool *measured, em_err *err);
 
 #endif

@@ -7,6 +7,8 @@
 
 #include <pthread.h>
 
+#define EM_STEPS_SUFFIX ".steps" /* ".NAME.steps": what a job that was cut short goes on from */
+
 typedef struct em_courier em_courier;
 
 struct em_batch {
@@ -30,8 +32,6 @@ struct em_batch {
     bool disk_full;
 };
 
-/* A message of one item; below warnings it passes through. */
-em_log em_item_log(em_batch_item *it);
 bool em_batch_stopping(const em_batch *b);
 void em_item_end(em_batch_item *it, em_status st); /* DONE, FAILED, INTERRUPTED by its status */
 char *em_item_beside(const em_batch_item *it, const char *format); /* DIR/format % NAME; owned */
@@ -52,6 +52,8 @@ void em_item_record_failure(em_batch_item *it); /* what cannot be written is sai
  * the job is KEPT. */
 em_status em_item_record_same(em_batch_item *it, bool *same, em_err *err);
 void em_item_record_delivery(em_batch_item *it);
+/* Has another process finished it since it was judged? Then it is KEPT. */
+em_status em_item_finished(em_batch_item *it, em_err *err);
 
 /* deliver.c */
 void em_courier_take(em_batch *b, em_batch_item *it); /* its video is safe: upload it */
