@@ -192,8 +192,7 @@ static em_status describe_models(em_batch *b, em_err *err)
     const em_machinery *m = &b->options.machinery;
     snprintf(b->pace, sizeof b->pace, "%.60s %s", m->device, dtype[m->dtype]);
     em_ledger *memory = b->options.dry_run ? NULL : b->ledger;
-    em_status st =
-        em_identity_models(&b->models, b->prompt_key, b->options.models, m, memory, err);
+    em_status st = em_identity_models(&b->models, b->prompt_key, b->options.models, m, memory, err);
     if (!st) em_sha256_of_text(b->models_hash, em_str_text(&b->models));
     return st;
 }
@@ -272,11 +271,12 @@ static em_status add_address(em_batch *b, size_t *handle, const char *from, size
     snprintf(name, sizeof name, "%zu.%s", index, kind == EM_FETCH_IMAGE ? "image" : "audio");
     char *path = em_path_join(b->temp, name);
     if (!path) return no_memory(err);
-    const em_fetch_request request = {
-        .url = from,
-        .path = path,
-        .max_bytes = kind == EM_FETCH_IMAGE ? (uint64_t)IMAGE_BYTES : (uint64_t)EM_AUDIO_MAX_BYTES,
-        .kind = kind};
+    const em_fetch_request request = {.url = from,
+                                      .path = path,
+                                      .max_bytes = kind == EM_FETCH_IMAGE
+                                                       ? (uint64_t)IMAGE_BYTES
+                                                       : (uint64_t)EM_AUDIO_MAX_BYTES,
+                                      .kind = kind};
     em_status st = em_fetcher_add(b->fetcher, &request, handle, err);
     em_free(path);
     return st;

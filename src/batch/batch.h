@@ -12,8 +12,8 @@
  * While one job is denoised, the media of the next are decoded, the video of the one before is
  * encoded, checked and recorded, and those before that are uploaded.
  *
- * A job goes from WAITING to one of the other states, once (an upload that fails turns DONE and KEPT
- * into UNDELIVERED). */
+ * A job goes from WAITING to one of the other states, once (an upload that fails turns DONE and
+ * KEPT into UNDELIVERED). */
 #ifndef EM_BATCH_BATCH_H
 #define EM_BATCH_BATCH_H
 
@@ -86,7 +86,7 @@ typedef struct em_batch_options {
     bool dry_run; /* make nothing */
     const char *const *only; /* names of the jobs that are meant; none: all */
     size_t only_count;
-    int shard, shards; /* the shard-th part (from 1) of so many; 0: everything */
+    int shard, shards;   /* the shard-th part (from 1) of so many; 0: everything */
     const em_net *allow; /* networks that are not public and may be talked to */
     size_t allow_count;
     const em_model_config *models;
@@ -112,7 +112,7 @@ em_status em_batch_fetch(em_batch *b, em_err *err);
 void em_batch_run(em_batch *b, em_engine *engine, const em_batch_events *events);
 void em_batch_deliver(em_batch *b);
 
-size_t em_batch_count(const em_batch *b); /* of the jobs that are meant */
+size_t em_batch_count(const em_batch *b);                      /* of the jobs that are meant */
 const em_batch_item *em_batch_at(const em_batch *b, size_t i); /* borrowed until close */
 size_t em_batch_in_state(const em_batch *b, em_job_state s);
 bool em_batch_delivers(const em_batch *b); /* there is something to upload */

@@ -1,5 +1,5 @@
-/* What the jobs that wait would take: sizes and arithmetic from the plan, time from the pace of jobs
- * that were made here before, or from a short measurement. */
+/* What the jobs that wait would take: sizes and arithmetic from the plan, time from the pace of
+ * jobs that were made here before, or from a short measurement. */
 #include "batch/state.h"
 
 #include "base/time.h"

@@ -110,8 +110,10 @@ em_status em_identity_models(em_str *out, char text_encoder[EM_SHA256_HEX_BYTES]
     const struct {
         const char *what, *path;
         bool tensors;
-    } rest[] = {{"vae", f->vae, true},           {"t5", f->t5, true},
-                {"clip", f->clip, true},         {"wav2vec2", f->wav2vec2, true},
+    } rest[] = {{"vae", f->vae, true},
+                {"t5", f->t5, true},
+                {"clip", f->clip, true},
+                {"wav2vec2", f->wav2vec2, true},
                 {"tokenizer", f->tokenizer, false}};
     char print[EM_SHA256_HEX_BYTES] = "", encoder[EM_SHA256_HEX_BYTES] = "", words[200];
     em_str text = {0};

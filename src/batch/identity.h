@@ -1,12 +1,13 @@
 /* What makes a video the one that it is. Two jobs of one identity give the same frames, so that one
  * of them need not be run.
  *
- * Part of it: picture and sound (an address without its query, for signatures change; a file's path,
- * size and time), every parameter that changes frames, the content of every checkpoint, the machinery
- * that computes, and EM_RESULT_VERSION. Not part of it: memory mode, budgets, threads, folders.
+ * Part of it: picture and sound (an address without its query, for signatures change; a file's
+ * path, size and time), every parameter that changes frames, the content of every checkpoint, the
+ * machinery that computes, and EM_RESULT_VERSION. Not part of it: memory mode, budgets, threads,
+ * folders.
  *
- * It is kept as text, a line a fact, so that a difference can be said in words, and as the SHA-256 of
- * that text. */
+ * It is kept as text, a line a fact, so that a difference can be said in words, and as the SHA-256
+ * of that text. */
 #ifndef EM_BATCH_IDENTITY_H
 #define EM_BATCH_IDENTITY_H
 
@@ -31,8 +32,8 @@ typedef struct em_machinery {
 } em_machinery;
 
 /* The lines of the checkpoints and of what computes, to be handed to em_identity_make; *out must be
- * {0}, it is the caller's (em_str_free). A file whose size and time the ledger (NULL: there is none)
- * remembers is not opened. `text_encoder` becomes the hash of what encodes prompts alone. */
+ * {0}, it is the caller's (em_str_free). A file whose size and time the ledger (NULL: there is
+ * none) remembers is not opened. `text_encoder` becomes the hash of what encodes prompts alone. */
 em_status em_identity_models(em_str *out, char text_encoder[EM_SHA256_HEX_BYTES],
                              const em_model_config *models, const em_machinery *machinery,
                              em_ledger *ledger, em_err *err);

@@ -112,7 +112,8 @@ static em_status recover_one(em_batch *b, const char *name, em_err *err)
 static bool name_of_steps(char out[EM_LEDGER_NAME_ROOM], const char *file)
 {
     size_t n = strlen(file), end = strlen(EM_STEPS_SUFFIX);
-    if (file[0] != '.' || n <= end + 1 || strcmp(file + n - end, EM_STEPS_SUFFIX) != 0) return false;
+    if (file[0] != '.' || n <= end + 1 || strcmp(file + n - end, EM_STEPS_SUFFIX) != 0)
+        return false;
     snprintf(out, EM_LEDGER_NAME_ROOM, "%.*s", (int)(n - end - 1), file + 1);
     return true;
 }

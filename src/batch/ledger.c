@@ -195,10 +195,10 @@ static em_status ask(em_ledger *l, const char *sql, int *number, char *text, em_
     int rc = sqlite3_prepare_v2(l->db, sql, -1, &s, NULL);
     if (!rc) rc = sqlite3_step(s);
     if (rc == SQLITE_ROW) {
-        const unsigned char *v = sqlite3_column_text(s, 0);
+        const char *v = text ? (const char *)sqlite3_column_text(s, 0) : NULL;
         if (number) *number = sqlite3_column_int(s, 0);
-        if (text) snprintf(text, 32, "%s", v ? (const char *)v : "");
-        rc = SQLITE_OK;
+        if (text) snprintf(text, 32, "%s", v ? v : "");
+        rc = text && !v ? SQLITE_NOMEM : SQLITE_OK;
     }
     em_status st = rc && rc != SQLITE_DONE ? fail_db(l->path, l->db, rc, err) : EM_OK;
     sqlite3_finalize(s);
@@ -448,7 +448,9 @@ em_status em_ledger_find(em_ledger *l, const char *output, em_ledger_row *row, b
     bind_text(&u, output);
     em_status st = step(&u, &any, err);
     if (!st && any && !take_row(&u, &r))
-        st = damaged(l->path, "a row holds what this program does not write", err);
+        st = sqlite3_errcode(l->db) == SQLITE_NOMEM
+                 ? no_memory(l->path, err)
+                 : damaged(l->path, "a row holds what this program does not write", err);
     if (!st && any && (!take_copy(&u, 2, &r.about) || !take_copy(&u, 11, &r.target)))
         st = no_memory(l->path, err);
     end(&u);

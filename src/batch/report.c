@@ -45,8 +45,7 @@ static bool describe_result(json_t *o, const em_batch_item *it)
 {
     const em_result *r = &it->result;
     return set(o, "width", json_integer(r->width)) && set(o, "height", json_integer(r->height)) &&
-           set(o, "frames", json_integer(r->frames)) &&
-           set(o, "steps", json_integer(r->steps)) &&
+           set(o, "frames", json_integer(r->frames)) && set(o, "steps", json_integer(r->steps)) &&
            set(o, "steps_resumed", json_integer(r->steps_resumed)) &&
            set(o, "forwards", json_integer(r->forwards)) &&
            set(o, "peak_scratch_bytes", json_integer((json_int_t)r->scratch_bytes)) &&
@@ -70,8 +69,7 @@ static bool describe_delivery(json_t *o, const em_batch_item *it)
     static const char *const word[] = {"none", "due", "done", "failed"};
     char target[300];
     if (!it->job->upload_url) return true;
-    return set(o, "upload_url",
-               text(em_url_public(target, sizeof target, it->job->upload_url))) &&
+    return set(o, "upload_url", text(em_url_public(target, sizeof target, it->job->upload_url))) &&
            set(o, "delivery", json_string(word[it->delivery])) &&
            set(o, "delivery_tries", json_integer(it->delivery_tries));
 }

@@ -193,10 +193,11 @@ static em_status check_length(em_batch_item *it, em_media *media, em_err *err)
     double seconds = (double)s->n / s->rate_hz, shown = (double)frames / p->fps;
     uint64_t covered = (uint64_t)s->n * (uint64_t)p->fps / (uint64_t)s->rate_hz;
     if (frames < 1)
-        return em_fail(err, EM_INVAL,
-                       "'%s' has %zu samples at %d Hz, less than one frame at %d fps: give a longer "
-                       "sound",
-                       it->audio, s->n, s->rate_hz, p->fps);
+        return em_fail(
+            err, EM_INVAL,
+            "'%s' has %zu samples at %d Hz, less than one frame at %d fps: give a longer "
+            "sound",
+            it->audio, s->n, s->rate_hz, p->fps);
     if (covered > (uint64_t)p->video_length) {
         it->cut_seconds = seconds - shown;
         em_logf(&it->log, EM_LOG_WARN,

@@ -27,8 +27,8 @@ struct em_batch {
     em_fetcher *fetcher;
     em_courier *courier;
 
-    pthread_mutex_t lock;     /* of `current` and of the warnings */
-    em_batch_item *current;   /* whom the engine's messages are about */
+    pthread_mutex_t lock;   /* of `current` and of the warnings */
+    em_batch_item *current; /* whom the engine's messages are about */
     bool disk_full;
 };
 

@@ -28,8 +28,8 @@ static void remove_folder(const char *path)
     rmdir(path);
 }
 
-/* Whether a folder was made by a program that died. A living one's is locked, or so young that it is
- * about to be. */
+/* Whether a folder was made by a program that died. A living one's is locked, or so young that it
+ * is about to be. */
 static bool is_left_over(int fd)
 {
     enum { YOUNG_S = 60 };
@@ -56,8 +56,8 @@ static void remove_left_overs(const char *dir)
 static em_status mark(const char *path, em_err *err)
 {
     char *name = em_path_join(path, MARK);
-    em_status st = name ? em_file_write(name, "", 0, err)
-                        : em_fail(err, EM_NOMEM, "no memory for the batch");
+    em_status st =
+        name ? em_file_write(name, "", 0, err) : em_fail(err, EM_NOMEM, "no memory for the batch");
     em_free(name);
     return st;
 }

@@ -1,4 +1,5 @@
-/* `batch` and `run`: jobs to videos. A single job is a batch of one without a ledger and a report. */
+/* `batch` and `run`: jobs to videos. A single job is a batch of one without a ledger and a
+ * report. */
 #include "base/alloc.h"
 #include "base/str.h"
 #include "batch/batch.h"
@@ -206,24 +207,24 @@ static em_exit run_all(const em_manifest *list, const em_model_config *models, c
 {
     em_batch *b = NULL;
     em_err err = {0};
-    const em_batch_options options = {
-        .save_path = o->save_path,
-        .temp_dir = o->temp_dir,
-        .keep_temp = o->keep_temp,
-        .force = o->force,
-        .retry_failed = o->retry_failed,
-        .ledger = o->command == EM_COMMAND_BATCH,
-        .dry_run = o->dry_run,
-        .only = o->only.item,
-        .only_count = o->only.count,
-        .shard = o->shard[0],
-        .shards = o->shard[1],
-        .allow = nets,
-        .allow_count = o->allow_private.count,
-        .models = models,
-        .machinery = {em_ops_find(o->engine.device)->name, o->engine.dtype},
-        .log = em_terminal_log(t),
-        .stop = em_interrupt_flag()};
+    const em_batch_options options = {.save_path = o->save_path,
+                                      .temp_dir = o->temp_dir,
+                                      .keep_temp = o->keep_temp,
+                                      .force = o->force,
+                                      .retry_failed = o->retry_failed,
+                                      .ledger = o->command == EM_COMMAND_BATCH,
+                                      .dry_run = o->dry_run,
+                                      .only = o->only.item,
+                                      .only_count = o->only.count,
+                                      .shard = o->shard[0],
+                                      .shards = o->shard[1],
+                                      .allow = nets,
+                                      .allow_count = o->allow_private.count,
+                                      .models = models,
+                                      .machinery = {em_ops_find(o->engine.device)->name,
+                                                    o->engine.dtype},
+                                      .log = em_terminal_log(t),
+                                      .stop = em_interrupt_flag()};
     em_status st = em_batch_open(&b, list, &options, &err);
     if (st) return em_command_fail(t, &err, st == EM_INVAL ? EM_EXIT_USAGE : EM_EXIT_NOTHING);
     em_exit rc = run_batch(b, o, t);
@@ -297,8 +298,7 @@ em_exit em_command_run(em_options *o, em_terminal *t)
     if (em_command_need(o, flags, t, &err) || read_nets(nets, o, t, &err))
         return em_command_fail(t, &err, EM_EXIT_USAGE);
     em_exit rc = settle(&models, o, t);
-    if (!rc &&
-        em_manifest_single(&list, o->image_path, o->audio_path, o->output, &o->params, &err))
+    if (!rc && em_manifest_single(&list, o->image_path, o->audio_path, o->output, &o->params, &err))
         rc = em_command_fail(t, &err, EM_EXIT_NOTHING);
     if (!rc) rc = run_all(&list, models, nets, o, t);
     em_model_folder_close(&models);

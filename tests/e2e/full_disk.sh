@@ -5,7 +5,7 @@ set -euo pipefail
 . "$(dirname "$0")/lib.sh" "$1" "$2"
 disk=$tmp/disk
 mkdir "$disk"
-if ! mount -t tmpfs -o size=12k tmpfs "$disk" 2>/dev/null; then
+if ! mount -t tmpfs -o size=256k tmpfs "$disk" 2>/dev/null; then
     echo "skipped: a small file system cannot be mounted here"
     exit 77
 fi
