@@ -102,7 +102,8 @@ typedef struct em_engine_params {
     em_weight_dtype dtype; /* operands of matrix products */
     int threads;           /* 0: every core that this process may use */
     em_memory_mode memory_mode;
-    em_log log; /* its user pointer must outlive the engine */
+    uint64_t vram_budget_bytes; /* of the device's memory that a run may take; 0: what is free */
+    em_log log;                 /* its user pointer must outlive the engine */
 
     /* Encoded prompts, kept on the disk from run to run: a folder (made if it is not there), what
      * names the text encoder (its checkpoint's content, and anything else outside of this engine
@@ -208,7 +209,8 @@ typedef struct em_sink {
 typedef struct em_stage_report {
     double ms;              /* 0 in a plan */
     double flops;           /* multiply-adds of matrix products, times two */
-    uint64_t scratch_bytes; /* peak of the arena during the stage */
+    uint64_t scratch_bytes; /* peak of the block's scratch during the stage */
+    uint64_t store_bytes;   /* of the block that the stage leaves to weights */
 } em_stage_report;
 
 typedef struct em_result {
@@ -216,9 +218,11 @@ typedef struct em_result {
     int64_t seed;
     int steps;              /* of the sampler, in all */
     int steps_resumed;      /* of them, those that resume_path spared this run */
-    int forwards;           /* transformer forwards run now; a reused one counts as run */
-    uint64_t scratch_bytes; /* peak of the arena */
-    uint64_t weight_bytes;  /* peak of weights in use at once, in the file's types */
+    int forwards;           /* transformer forwards run now */
+    uint64_t device_bytes;  /* the block of device memory: scratch, and weights that moved there */
+    uint64_t scratch_bytes; /* peak of scratch in it */
+    uint64_t weight_bytes;  /* peak of weights that are there at once, in the block or mapped */
+    uint64_t copied_bytes;  /* weights brought into the block; 0 in a plan */
     em_stage_report stage[EM_STAGE_COUNT];
 } em_result;
 

@@ -25,6 +25,7 @@ static void cpu_free(em_device *d, void *p, size_t size_bytes)
     if (p) munmap(p, size_bytes ? size_bytes : 1);
 }
 
+/* Every copy is complete when it returns, so there is nothing that an event could wait for. */
 static em_status cpu_copy(em_device *d, void *dst, const void *src, size_t size_bytes, em_err *err)
 {
     (void)d;
@@ -67,11 +68,47 @@ static void cpu_memory_info(em_device *d, uint64_t *total_bytes, uint64_t *free_
     if (limit && limit < *free_bytes) *free_bytes = limit;
 }
 
+static em_status cpu_event_create(em_device *d, em_event **out, em_err *err)
+{
+    (void)d, (void)err;
+    *out = NULL;
+    return EM_OK;
+}
+
+static void cpu_event_destroy(em_device *d, em_event *e)
+{
+    (void)d, (void)e;
+}
+
+static em_status cpu_event_record(em_device *d, em_event *e, em_queue q, em_err *err)
+{
+    return (void)d, (void)e, (void)q, (void)err, EM_OK;
+}
+
+static em_status cpu_queue_wait(em_device *d, em_queue q, em_event *e, em_err *err)
+{
+    return (void)d, (void)q, (void)e, (void)err, EM_OK;
+}
+
+static em_status cpu_event_sync(em_device *d, em_event *e, em_err *err)
+{
+    return (void)d, (void)e, (void)err, EM_OK;
+}
+
 em_device em_device_host = {
     .name = "cpu",
+    .host_addressable = true,
     .alloc = cpu_alloc,
     .free = cpu_free,
+    .memory_info = cpu_memory_info,
     .upload = cpu_copy,
     .download = cpu_copy,
-    .memory_info = cpu_memory_info,
+    .host_alloc = cpu_alloc,
+    .host_free = cpu_free,
+    .copy_async = cpu_copy,
+    .event_create = cpu_event_create,
+    .event_destroy = cpu_event_destroy,
+    .event_record = cpu_event_record,
+    .queue_wait = cpu_queue_wait,
+    .event_sync = cpu_event_sync,
 };

@@ -1,30 +1,65 @@
 /* Bytes and time on one device; no mathematics.
  *
- * A device hands out few large blocks (a run's arena), never one a tensor. Memory on a device that
- * the host cannot address is reached through upload and download only. */
+ * A device hands out few large blocks (a run's arena, the store of weights), never one a tensor.
+ * Memory on a device that the host cannot address is reached through copies only.
+ *
+ * Work on a device is asynchronous. There are two queues: COMPUTE, where every op goes, and COPY,
+ * where weights travel while ops compute. Within a queue everything happens in order; between them
+ * an event orders what has to be:
+ *
+ *     COMPUTE   block k-1 | record(e) ............... wait(f) | block k+1
+ *     COPY                  wait(e) | copy block k+1 | record(f)
+ */
 #ifndef EM_DEVICE_DEVICE_H
 #define EM_DEVICE_DEVICE_H
 
 #include "base/status.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
+typedef enum em_queue { EM_QUEUE_COMPUTE, EM_QUEUE_COPY } em_queue;
+
+typedef struct em_event em_event; /* the device's own */
+
 typedef struct em_device em_device;
 struct em_device {
-    const char *name; /* "cpu": what --device selects */
-    /* 64-byte aligned, contents undefined. Owned by the caller: free. */
+    const char *name;      /* "cpu": what --device selects */
+    bool host_addressable; /* the host may read and write what alloc hands out */
+
+    /* 256-byte aligned, contents undefined. Owned by the caller: free. EM_NOVRAM (EM_NOMEM on the
+     * host) when there is no room. */
     em_status (*alloc)(em_device *d, void **out, size_t size_bytes, em_err *err);
-    void (*free)(em_device *d, void *p, size_t size_bytes); /* NULL is allowed */
+    void (*free)(em_device *d, void *p,
+                 size_t size_bytes); /* NULL is allowed; waits for both queues */
+    /* What is installed and what a new allocation could get now. */
+    void (*memory_info)(em_device *d, uint64_t *total_bytes, uint64_t *free_bytes);
+
+    /* Behind what COMPUTE was given so far. upload returns when host_src may change again, download
+     * when host_dst is complete. */
     em_status (*upload)(em_device *d, void *dst, const void *host_src, size_t size_bytes,
                         em_err *err);
     em_status (*download)(em_device *d, void *host_dst, const void *src, size_t size_bytes,
                           em_err *err);
-    /* What is installed and what a new allocation could get now. */
-    void (*memory_info)(em_device *d, uint64_t *total_bytes, uint64_t *free_bytes);
+
+    /* Host memory that the device can read by itself (page-locked where that means something).
+     * Owned by the caller: host_free. */
+    em_status (*host_alloc)(em_device *d, void **out, size_t size_bytes, em_err *err);
+    void (*host_free)(em_device *d, void *p, size_t size_bytes);
+    /* From such memory, on COPY; host_src must stay as it is until an event recorded behind it. */
+    em_status (*copy_async)(em_device *d, void *dst, const void *host_src, size_t size_bytes,
+                            em_err *err);
+
+    /* An event marks a place in a queue. One that was never recorded has already happened. */
+    em_status (*event_create)(em_device *d, em_event **out, em_err *err);
+    void (*event_destroy)(em_device *d, em_event *e); /* NULL is allowed */
+    em_status (*event_record)(em_device *d, em_event *e, em_queue q, em_err *err);
+    em_status (*queue_wait)(em_device *d, em_queue q, em_event *e, em_err *err);
+    em_status (*event_sync)(em_device *d, em_event *e, em_err *err); /* the host waits */
 };
 
-/* The host as a device: "cpu". */
+/* The host as a device: "cpu". Its queues are empty whenever anybody looks. */
 extern em_device em_device_host;
 
 #endif

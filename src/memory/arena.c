@@ -55,7 +55,7 @@ void *em_arena_take(em_arena *a, size_t size_bytes, bool high)
         p = a->base + a->low_bytes;
         a->low_bytes += need;
     }
-    used += need;
+    used += need - a->floor_bytes;
     if (used > a->peak_bytes) a->peak_bytes = used;
     if (used > a->stage_peak_bytes) a->stage_peak_bytes = used;
     return p;
@@ -81,7 +81,14 @@ void em_arena_release_all(em_arena *a, em_mark m)
     a->high_bytes = m.high_bytes;
 }
 
+void em_arena_set_floor(em_arena *a, size_t floor_bytes)
+{
+    assert(a->low_bytes == a->floor_bytes && floor_bytes % EM_ARENA_ALIGN == 0);
+    assert(floor_bytes + a->high_bytes <= a->size_bytes);
+    a->low_bytes = a->floor_bytes = floor_bytes;
+}
+
 void em_arena_stage_begin(em_arena *a)
 {
-    a->stage_peak_bytes = a->low_bytes + a->high_bytes;
+    a->stage_peak_bytes = a->low_bytes - a->floor_bytes + a->high_bytes;
 }

@@ -1,9 +1,10 @@
 /* A run's scratch: one block, taken from both ends.
  *
  *     base                                                             base + size
- *     | low: scratch ->            free                     <- high: kept |
+ *     | floor: weights | low: scratch ->        free        <- high: kept |
  *
- * The low end holds what an op, a block or a stage needs for a moment; the high end holds what
+ * The floor is what weights take of the block (memory/residency.h); it moves between stages. Above
+ * it the low end holds what an op, a block or a stage needs for a moment; the high end holds what
  * outlives the stage that made it (conditions, keys and values, causal caches). Both are stacks:
  * mark, take, release. Peak = the largest low + high that ever was, the number a plan forecasts.
  *
@@ -20,9 +21,10 @@ typedef struct em_arena {
     em_device *device; /* borrowed; NULL for a virtual arena */
     unsigned char *base;
     size_t size_bytes;
-    size_t low_bytes, high_bytes; /* in use at either end */
-    size_t peak_bytes;            /* since the arena was opened */
-    size_t stage_peak_bytes;      /* since em_arena_stage_begin */
+    size_t floor_bytes;           /* of the low end, not scratch's */
+    size_t low_bytes, high_bytes; /* in use at either end, the floor included */
+    size_t peak_bytes;            /* scratch (without the floor) since the arena was opened */
+    size_t stage_peak_bytes;      /* the same since em_arena_stage_begin */
     bool poisoned;                /* released bytes are overwritten: tests */
 } em_arena;
 
@@ -49,6 +51,9 @@ em_mark em_arena_mark(const em_arena *a);
 void em_arena_release(em_arena *a, em_mark m);
 /* Everything taken from both ends since the mark. */
 void em_arena_release_all(em_arena *a, em_mark m);
+
+/* Moves the floor. Nothing may be taken from the low end. */
+void em_arena_set_floor(em_arena *a, size_t floor_bytes);
 
 void em_arena_stage_begin(em_arena *a); /* stage_peak_bytes starts anew from what is in use now */
 

@@ -2,21 +2,15 @@
 
 #include "base/alloc.h"
 #include "base/array.h"
-#include "io/file.h"
+#include "memory/staging.h"
 
 #include <assert.h>
+#include <stdint.h>
+#include <string.h>
 
-bool em_group_add(em_group *g, em_tensor *slot)
+static em_device *device_of(const em_residency *r)
 {
-    if (!EM_PUSH(g->tensor, g->count, g->cap, slot)) return false;
-    g->size_bytes += em_tensor_bytes(*slot);
-    return true;
-}
-
-void em_group_close(em_group *g)
-{
-    em_free(g->tensor);
-    *g = (em_group){0};
+    return r->device ? r->device : &em_device_host;
 }
 
 static em_group_use *use_of(const em_residency *r, em_group *g)
@@ -24,27 +18,331 @@ static em_group_use *use_of(const em_residency *r, em_group *g)
     return r->counts_only ? &g->planned : &g->real;
 }
 
-void em_residency_pin(em_residency *r, em_group *g)
+/* ---- the trace ------------------------------------------------------------------------------- */
+
+void em_trace_close(em_trace *t)
 {
-    em_group_use *u = use_of(r, g);
-    if (u->state == EM_GROUP_COLD || u->serial != r->serial) {
-        *u = (em_group_use){.serial = r->serial};
-        r->resident_bytes += g->size_bytes;
-        if (r->resident_bytes > r->peak_bytes) r->peak_bytes = r->resident_bytes;
-    }
-    u->state = EM_GROUP_PINNED;
-    u->pins++;
+    em_free(t->step);
+    *t = (em_trace){0};
 }
 
-void em_residency_unpin(em_residency *r, em_group *g)
+void em_trace_link(em_trace *t)
+{
+    for (size_t i = 0; i < t->count; i++) t->step[i].group->planned.next_use = SIZE_MAX;
+    for (size_t i = t->count; i-- > 0;) {
+        em_trace_step *s = &t->step[i];
+        if (!s->pin) continue;
+        s->next = s->group->planned.next_use;
+        s->group->planned.next_use = i;
+    }
+}
+
+static void record(em_residency *r, em_group *g, bool pin)
+{
+    em_trace *t = r->record;
+    em_trace_step s = {.group = g, .pin = pin, .next = SIZE_MAX};
+    if (t && !EM_PUSH(t->step, t->count, t->cap, s)) t->failed = true;
+}
+
+/* Where this pin stands in the trace. A run may skip parts of it (a forward that is not computed)
+ * and goes on at the next pin of the group. Without a trace what was used last is needed first. */
+static void look_ahead(em_residency *r, em_group *g, em_group_use *u)
+{
+    const em_trace *t = r->follow;
+    size_t at = r->cursor;
+    r->clock++;
+    u->next_use = SIZE_MAX - r->clock;
+    if (!t) return;
+    while (at < t->count && !(t->step[at].pin && t->step[at].group == g)) at++;
+    if (at == t->count) return;
+    u->next_use = t->step[at].next;
+    r->cursor = at + 1;
+}
+
+/* When a group that is not in use is needed again; what was skipped does not count. */
+static size_t next_use(const em_residency *r, em_group_use *u)
+{
+    const em_trace *t = r->follow;
+    while (t && u->next_use < r->cursor && u->next_use < t->count)
+        u->next_use = t->step[u->next_use].next;
+    return u->next_use;
+}
+
+/* ---- the store ------------------------------------------------------------------------------- */
+
+static void count(em_residency *r, size_t bytes)
+{
+    r->resident_bytes += bytes;
+    if (r->resident_bytes > r->peak_bytes) r->peak_bytes = r->resident_bytes;
+}
+
+/* The first hole of size_bytes: its offset, and the index in `stored` that its group will have. */
+static bool find_hole(const em_residency *r, size_t size_bytes, size_t *offset, size_t *index)
+{
+    size_t end = 0;
+    for (size_t i = 0; i <= r->stored_count; i++) {
+        bool last = i == r->stored_count;
+        size_t begin = last ? r->capacity_bytes : use_of(r, r->stored[i])->offset_bytes;
+        if (begin >= end && begin - end >= size_bytes) {
+            *offset = end;
+            *index = i;
+            return true;
+        }
+        if (!last) end = begin + r->stored[i]->image_bytes;
+    }
+    return false;
+}
+
+/* The room of stored[i] is free; copies into it wait until the device has used what was there. */
+static em_status evict(em_residency *r, size_t i, em_err *err)
+{
+    em_group *g = r->stored[i];
+    em_group_use *u = use_of(r, g);
+    em_device *d = device_of(r);
+    assert(u->state == EM_GROUP_WARM || u->state == EM_GROUP_LOADING);
+    em_status st = EM_OK;
+    if (!r->counts_only && u->state == EM_GROUP_WARM)
+        st = d->queue_wait(d, EM_QUEUE_COPY, u->done, err);
+    u->state = EM_GROUP_COLD;
+    r->resident_bytes -= g->image_bytes;
+    r->stored_count--;
+    memmove(r->stored + i, r->stored + i + 1, (r->stored_count - i) * sizeof *r->stored);
+    return st;
+}
+
+/* What is needed latest, and not before `horizon`; stored_count when nothing may go. */
+static size_t choose_victim(const em_residency *r, size_t horizon)
+{
+    size_t victim = r->stored_count, latest = 0;
+    for (size_t i = 0; i < r->stored_count; i++) {
+        em_group_use *u = use_of(r, r->stored[i]);
+        if (u->state == EM_GROUP_PINNED) continue;
+        size_t next = next_use(r, u);
+        if (next < horizon || (victim < r->stored_count && next <= latest)) continue;
+        victim = i;
+        latest = next;
+    }
+    return victim;
+}
+
+/* Takes room for a group, at the cost of those that are not needed before `horizon`. *placed false:
+ * there is none. */
+static em_status take_room(em_residency *r, em_group *g, size_t horizon, bool *placed, em_err *err)
+{
+    size_t offset = 0, index = 0;
+    em_group_use *u = use_of(r, g);
+    *placed = false;
+    while (!find_hole(r, g->image_bytes, &offset, &index)) {
+        size_t victim = choose_victim(r, horizon);
+        if (victim == r->stored_count) return EM_OK;
+        em_status st = evict(r, victim, err);
+        if (st) return st;
+    }
+    if (!EM_PUSH(r->stored, r->stored_count, r->stored_cap, g))
+        return em_fail(err, EM_NOMEM, "no memory to place weights");
+    memmove(r->stored + index + 1, r->stored + index,
+            (r->stored_count - 1 - index) * sizeof *r->stored);
+    r->stored[index] = g;
+    u->offset_bytes = offset;
+    u->state = EM_GROUP_LOADING;
+    if (offset + g->image_bytes > r->store_peak_bytes)
+        r->store_peak_bytes = offset + g->image_bytes;
+    count(r, g->image_bytes);
+    *placed = true;
+    return EM_OK;
+}
+
+/* ---- moving bytes ---------------------------------------------------------------------------- */
+
+static em_status meet(em_residency *r, em_group *g, em_err *err)
 {
     em_group_use *u = use_of(r, g);
-    assert(u->state == EM_GROUP_PINNED && u->pins > 0);
-    if (--u->pins) return;
-    u->state = r->drop_unpinned ? EM_GROUP_COLD : EM_GROUP_WARM;
-    if (!r->drop_unpinned) return;
+    em_device *d = device_of(r);
+    if (u->known) return EM_OK;
+    if (!EM_PUSH(r->known, r->known_count, r->known_cap, g))
+        return em_fail(err, EM_NOMEM, "no memory to keep track of weights");
+    u->known = true;
+    em_status st = d->event_create(d, &u->ready, err);
+    return st ? st : d->event_create(d, &u->done, err);
+}
+
+/* Weights that were dropped and will be needed once more get an image that the device can read. */
+static void make_image(em_residency *r, em_group *g, em_group_use *u)
+{
+    em_device *d = device_of(r);
+    bool again = r->follow && u->loads > 0 && u->next_use < r->follow->count;
+    em_err full = {0};
+    if (u->image || !again || d->host_addressable) return;
+    if (g->image_bytes > r->pinned_limit_bytes - r->image_bytes) return;
+    if (d->host_alloc(d, &u->image, g->image_bytes, &full)) return; /* staged as before */
+    r->image_bytes += g->image_bytes;
+    em_group_write(g, u->image, 0, g->image_bytes, r->pool);
+    em_group_drop_source(g);
+}
+
+static em_status send(em_residency *r, em_group *g, em_group_use *u, em_err *err)
+{
+    em_device *d = device_of(r);
+    void *to = (char *)r->base + u->offset_bytes;
+    em_status st = EM_OK;
+    if (d->host_addressable) {
+        em_group_write(g, to, 0, g->image_bytes, r->pool);
+    } else if (u->image) {
+        return d->copy_async(d, to, u->image, g->image_bytes, err);
+    } else {
+        if (!r->staging) st = em_staging_open(&r->staging, d, err);
+        if (!st) st = em_staging_send(r->staging, g, to, r->pool, err);
+    }
+    if (!st) em_group_drop_source(g);
+    return st;
+}
+
+/* COLD to LOADING; *placed false: there was no room. */
+static em_status load(em_residency *r, em_group *g, size_t horizon, bool *placed, em_err *err)
+{
+    em_group_use *u = use_of(r, g);
+    em_device *d = device_of(r);
+    em_status st = take_room(r, g, horizon, placed, err);
+    if (st || !*placed || r->counts_only) return st;
+    st = meet(r, g, err);
+    if (st) return st;
+    make_image(r, g, u);
+    st = send(r, g, u, err);
+    if (!st) st = d->event_record(d, u->ready, EM_QUEUE_COPY, err);
+    u->loads++;
+    r->copied_bytes += g->image_bytes;
+    return st;
+}
+
+/* The next group of the trace that is not here, if it fits beside what is needed before it. */
+static em_status prefetch(em_residency *r, em_err *err)
+{
+    const em_trace *t = r->follow;
+    bool placed;
+    for (size_t i = r->cursor; r->prefetch && t && i < t->count; i++) {
+        em_group *g = t->step[i].group;
+        em_group_use *u = use_of(r, g);
+        if (!t->step[i].pin || g->in_place) continue;
+        if (u->serial == r->serial && u->state != EM_GROUP_COLD) continue;
+        if (u->serial != r->serial) *u = (em_group_use){.serial = r->serial};
+        u->next_use = i;
+        return load(r, g, i + 1, &placed, err);
+    }
+    return EM_OK;
+}
+
+/* ---- pin and unpin --------------------------------------------------------------------------- */
+
+static em_status bring_in(em_residency *r, em_group *g, em_err *err)
+{
+    bool placed;
+    if (g->in_place) {
+        count(r, g->size_bytes);
+        return EM_OK;
+    }
+    em_status st = load(r, g, 0, &placed, err);
+    if (st || placed) return st;
+    return em_fail(err, EM_NOVRAM,
+                   "%zu bytes of weights do not fit beside those in use into the %zu that are set "
+                   "aside for weights",
+                   g->image_bytes, r->capacity_bytes);
+}
+
+em_status em_residency_pin(em_residency *r, em_group *g, em_err *err)
+{
+    em_group_use *u = use_of(r, g);
+    em_device *d = device_of(r);
+    em_status st = EM_OK;
+    if (u->serial != r->serial) *u = (em_group_use){.serial = r->serial};
+    if (u->state == EM_GROUP_COLD &&
+        (!g->settled || g->working != r->dtype || g->host_addressable != d->host_addressable))
+        em_group_settle(g, r->dtype, d->host_addressable);
+    record(r, g, true);
+    look_ahead(r, g, u);
+    if (u->state == EM_GROUP_COLD) st = bring_in(r, g, err);
+    if (!st && u->state == EM_GROUP_LOADING && !r->counts_only) {
+        st = d->queue_wait(d, EM_QUEUE_COMPUTE, u->ready, err);
+        em_group_place(g, (char *)r->base + u->offset_bytes);
+    }
+    if (st) return st;
+    u->state = EM_GROUP_PINNED;
+    u->pins++;
+    return prefetch(r, err);
+}
+
+static size_t index_of(const em_residency *r, const em_group *g)
+{
+    size_t i = 0;
+    while (r->stored[i] != g) i++;
+    return i;
+}
+
+em_status em_residency_unpin(em_residency *r, em_group *g, em_err *err)
+{
+    em_group_use *u = use_of(r, g);
+    em_device *d = device_of(r);
+    em_status st = EM_OK;
+    if (!u->pins) return EM_OK; /* its pin failed, or came too late to happen */
+    record(r, g, false);
+    if (--u->pins) return EM_OK;
+    u->state = EM_GROUP_WARM;
+    if (!r->counts_only && !g->in_place) st = d->event_record(d, u->done, EM_QUEUE_COMPUTE, err);
+    if (st || !(g->in_place ? r->drop_unpinned : r->eager)) return st;
+    if (!g->in_place) return evict(r, index_of(r, g), err);
+    u->state = EM_GROUP_COLD;
     r->resident_bytes -= g->size_bytes;
-    if (r->counts_only) return;
-    for (size_t i = 0; i < g->count; i++)
-        em_map_drop(g->tensor[i]->data, em_tensor_bytes(*g->tensor[i]));
+    if (!r->counts_only) em_group_drop_source(g);
+    return EM_OK;
+}
+
+/* ---- the store moves, and the end ------------------------------------------------------------ */
+
+/* Scratch may lie where copies are on their way to, and copies may go where scratch was. */
+static em_status fence(em_residency *r, em_err *err)
+{
+    em_device *d = device_of(r);
+    em_status st = r->moved ? EM_OK : d->event_create(d, &r->moved, err);
+    if (!st) st = d->event_record(d, r->moved, EM_QUEUE_COPY, err);
+    if (!st) st = d->queue_wait(d, EM_QUEUE_COMPUTE, r->moved, err);
+    if (!st) st = d->event_record(d, r->moved, EM_QUEUE_COMPUTE, err);
+    return st ? st : d->queue_wait(d, EM_QUEUE_COPY, r->moved, err);
+}
+
+em_status em_residency_set_store(em_residency *r, void *base, size_t capacity_bytes, em_err *err)
+{
+    em_status st = EM_OK;
+    for (size_t i = r->stored_count; !st && i-- > 0;) {
+        em_group_use *u = use_of(r, r->stored[i]);
+        if (base != r->base || u->offset_bytes + r->stored[i]->image_bytes > capacity_bytes)
+            st = evict(r, i, err);
+    }
+    if (!st && !r->counts_only) st = fence(r, err);
+    if (st) return st;
+    r->base = base;
+    r->capacity_bytes = capacity_bytes;
+    return EM_OK;
+}
+
+void em_residency_close(em_residency *r)
+{
+    em_device *d = device_of(r);
+    em_staging_close(&r->staging);
+    for (size_t i = 0; i < r->known_count; i++) {
+        em_group *g = r->known[i];
+        em_group_use *u = use_of(r, g);
+        em_err ignored = {0};
+        d->event_sync(d, u->ready, &ignored);
+        d->event_sync(d, u->done, &ignored);
+        d->event_destroy(d, u->ready);
+        d->event_destroy(d, u->done);
+        if (u->image) d->host_free(d, u->image, g->image_bytes);
+        *u = (em_group_use){0};
+    }
+    if (r->moved) d->event_destroy(d, r->moved);
+    em_free(r->known);
+    em_free(r->stored);
+    r->known = r->stored = NULL;
+    r->known_count = r->known_cap = r->stored_count = r->stored_cap = 0;
+    r->moved = NULL;
+    r->resident_bytes = r->image_bytes = 0;
 }

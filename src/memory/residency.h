@@ -1,58 +1,89 @@
 /* Weights and where they are.
  *
- * A group is what one step of a model needs at once (a transformer block, an encoder stage): its
- * tensors come and go together. Model code pins a group, uses its tensors, unpins it; it never
- * knows whether the weights were there, were copied, or are dropped again afterwards. That choice
- * is the policy's alone.
+ * Model code pins a group, uses its tensors, unpins it; it never knows whether the weights were
+ * there, were copied, or make room for others afterwards. That choice is the policy's alone.
  *
- *            pin                    unpin, policy keeps
- *     COLD -------> PINNED (n) ------------------------> WARM
- *       ^             ^   |                               |
- *       |             |   | unpin, policy drops           | pin
- *       |             +---|-------------------------------+
- *       +-----------------+
+ *                 load                                       unpin
+ *     COLD --------------------> LOADING ----> PINNED (n) ----------> WARM
+ *      ^  \______________________________pin______^  ^________pin______/ |
+ *      |                                                                 |
+ *      +---------------------------- make room --------------------------+
  *
- * On the host a tensor's bytes are the mapped file's: COLD means that its pages may be given back
- * to the kernel, WARM that they are left to it. */
+ * Groups live in a store: the low end of the run's block of device memory. What is not pinned may
+ * be overwritten when another group needs the room. A plan runs the same code without moving a byte
+ * and writes down the order of pins, the trace; a run follows it: whatever comes next is copied
+ * while the device computes, and room is made by what is used latest (Belady's rule). One number,
+ * the store's capacity, is what tells memory modes apart: room for two groups streams everything,
+ * room for all keeps everything.
+ *
+ * On the host a group whose values need no conversion is used where the file has it: COLD means
+ * that its pages may be given back to the kernel, WARM that they are left to it. */
 #ifndef EM_MEMORY_RESIDENCY_H
 #define EM_MEMORY_RESIDENCY_H
 
 #include "base/status.h"
-#include "memory/tensor.h"
+#include "memory/group.h"
 
-#include <stdbool.h>
-#include <stddef.h>
+typedef struct em_staging em_staging;
 
-typedef enum em_group_state { EM_GROUP_COLD, EM_GROUP_WARM, EM_GROUP_PINNED } em_group_state;
+/* Pins and unpins in the order of a request; `next` of a pin is the position of the same group's
+ * next one. */
+typedef struct em_trace_step {
+    em_group *group;
+    bool pin;
+    size_t next;
+} em_trace_step;
 
-/* What one residency knows of a group. */
-typedef struct em_group_use {
-    em_group_state state;
-    int pins;
-    unsigned serial; /* of the residency that counts it; COLD to every other */
-} em_group_use;
-
-/* Opened by the binder with the model, closed with it. */
-typedef struct em_group {
-    em_tensor **tensor; /* owned array of borrowed pointers into the model's weight structs */
+typedef struct em_trace {
+    em_trace_step *step; /* owned array */
     size_t count, cap;
-    size_t size_bytes;          /* of all tensors, in the file's types */
-    em_group_use real, planned; /* a plan must not disturb what it forecasts */
-} em_group;
+    bool failed; /* out of memory: it is incomplete */
+} em_trace;
 
-/* One per engine or per plan. Counts the bytes of WARM and PINNED groups. */
+void em_trace_close(em_trace *t);
+/* Fills the `next` of every step. */
+void em_trace_link(em_trace *t);
+
+/* One per engine or per plan. Zero but for what the caller sets: the first paragraph. */
 typedef struct em_residency {
-    bool drop_unpinned; /* the policy: give a group's pages back as soon as nobody uses it */
+    em_device *device;  /* borrowed; NULL: the host */
+    em_dtype dtype;     /* working type of the runs */
+    em_pool *pool;      /* borrowed: converts and packs; NULL: the calling thread */
+    bool drop_unpinned; /* give the pages of a group that is in place back once nobody uses it */
+    bool eager;         /* and the room of others: shows how little would do */
     bool counts_only;   /* a plan: nothing is touched */
-    unsigned serial;    /* tells plans of the same models apart that keep what they used */
-    size_t resident_bytes, peak_bytes;
+    bool prefetch;      /* copy what comes next ahead of its pin */
+    unsigned serial;    /* tells plans of the same models apart */
+    size_t pinned_limit_bytes; /* of host memory for images of groups that are streamed again */
+    em_trace *record;          /* a plan writes here; NULL: nowhere */
+    const em_trace *follow;    /* a run reads here; NULL: no foresight */
+
+    void *base;            /* of the store; device memory, borrowed */
+    size_t capacity_bytes; /* of the store */
+
+    em_group **stored; /* owned array: groups in the store, by offset */
+    size_t stored_count, stored_cap;
+    em_group **known; /* owned array: groups with events or images of ours */
+    size_t known_count, known_cap;
+    em_staging *staging; /* owned */
+    em_event *moved;     /* owned: what COMPUTE had been given when the store moved */
+    size_t cursor;       /* in follow: behind the last pin */
+    size_t clock;        /* counts pins, for the least recently used without a trace */
+
+    size_t resident_bytes, peak_bytes; /* of WARM and PINNED groups, wherever they are */
+    size_t store_peak_bytes;           /* the highest end of a group in the store */
+    size_t copied_bytes, image_bytes;  /* moved to the device; in images now */
 } em_residency;
 
-/* Adds a tensor slot of a model's weight struct; false when out of memory. */
-bool em_group_add(em_group *g, em_tensor *slot);
-void em_group_close(em_group *g);
-
-void em_residency_pin(em_residency *r, em_group *g);
-void em_residency_unpin(em_residency *r, em_group *g);
+/* On success the group's slots may be used until the matching unpin. EM_NOVRAM: the store has no
+ * room beside what is pinned. */
+em_status em_residency_pin(em_residency *r, em_group *g, em_err *err);
+em_status em_residency_unpin(em_residency *r, em_group *g,
+                             em_err *err); /* of a pin that failed: nothing */
+/* The store moves or changes its size; groups that do not lie inside it any more become COLD.
+ * Nothing may be pinned. */
+em_status em_residency_set_store(em_residency *r, void *base, size_t capacity_bytes, em_err *err);
+/* Everything becomes COLD; events, images and buffers are freed. */
+void em_residency_close(em_residency *r);
 
 #endif

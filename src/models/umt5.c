@@ -85,6 +85,8 @@ static void walk(em_binder *b, const em_umt5_config *c, em_umt5 *m)
 {
     const int64_t sizes[] = {c->vocab, c->dim, c->dim_attn, c->dim_ffn, c->buckets, c->heads};
     em_binder_sizes(b, sizes, EM_COUNT(sizes));
+    for (int64_t i = 0; m && i < c->layers + 2; i++) m->group[i].rule = EM_WEIGHTS_WIDE;
+    if (m) embedding_group(m)->rule = EM_WEIGHTS_ON_HOST;
     em_binder_group(b, m ? embedding_group(m) : NULL);
     em_binder_rows(b, embedding_rows, EM_COUNT(embedding_rows), m, "%s", "");
     for (int i = 0; i < c->layers; i++) {
@@ -237,12 +239,12 @@ static void block(em_run *r, const em_umt5 *m, const block_weights *b, em_tensor
     em_run_release(r, mark);
 }
 
-/* The tokens' rows to x F32 (L, dim). The table is used here only: 2 GB come and go. */
+/* The tokens' rows to x F32 (L, dim). The table, 2 GB, stays on the host. */
 static void embed(em_run *r, const em_umt5 *m, em_tensor x, const int32_t *ids)
 {
     em_mark mark = em_run_mark(r);
     em_run_pin(r, embedding_group(m));
-    em_copy(r, x, em_gather(r, m->embedding, ids, em_rows(x)));
+    em_copy(r, x, em_gather_host(r, m->embedding, ids, em_rows(x)));
     em_run_unpin(r, embedding_group(m));
     em_run_release(r, mark);
 }

@@ -120,6 +120,7 @@ static const em_bind layer_rows[] = {
 static void walk(em_binder *b, const em_wav2vec2_config *c, em_wav2vec2 *m)
 {
     stem_weights *stem = m ? &m->stem : NULL;
+    for (int64_t i = 0; m && i <= c->layers; i++) m->group[i].rule = EM_WEIGHTS_STORED;
     em_binder_group(b, m ? &m->group[c->layers] : NULL);
     for (int i = 0; i < c->convs; i++) {
         const int64_t sizes[] = {c->conv_dim[i], i ? c->conv_dim[i - 1] : 1, c->conv_kernel[i]};

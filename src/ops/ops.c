@@ -332,7 +332,8 @@ em_tensor em_channels_first(em_run *r, em_tensor x)
     return transpose(r, x, em_run_tensor(r, x.dtype, dim, x.ndim), em_rows(x));
 }
 
-em_tensor em_gather(em_run *r, em_tensor table, const int32_t *idx, int64_t n)
+/* Fresh scratch for rows idx of the table. */
+static em_tensor gathered(em_run *r, em_tensor table, const int32_t *idx, int64_t n)
 {
     if (em_run_stopped(r)) return EMPTY;
     for (int64_t i = 0; i < n; i++)
@@ -342,9 +343,23 @@ em_tensor em_gather(em_run *r, em_tensor table, const int32_t *idx, int64_t n)
     int64_t dim[EM_MAX_DIMS];
     memcpy(dim, table.dim, sizeof dim);
     dim[0] = n;
-    em_tensor y = em_run_tensor(r, table.dtype, dim, table.ndim);
+    return em_run_tensor(r, table.dtype, dim, table.ndim);
+}
+
+em_tensor em_gather(em_run *r, em_tensor table, const int32_t *idx, int64_t n)
+{
+    em_tensor y = gathered(r, table, idx, n);
     if (em_run_stopped(r)) return EMPTY;
     return done(r, r->ops->gather(r, y, table, idx), "gather", y);
+}
+
+em_tensor em_gather_host(em_run *r, em_tensor table, const int32_t *idx, int64_t n)
+{
+    em_tensor y = gathered(r, table, idx, n);
+    em_status st = EM_OK;
+    for (int64_t i = 0; i < n && !st && !em_run_stopped(r); i++)
+        st = r->ops->upload(r, em_slice(y, i, 1), em_slice(table, idx[i], 1).data);
+    return em_run_stopped(r) ? EMPTY : done(r, st, "gather", y);
 }
 
 em_tensor em_patchify(em_run *r, em_tensor x, int ph, int pw)

@@ -116,6 +116,8 @@ em_tensor em_channels_first(em_run *r, em_tensor x);
 /* Rows idx[0..n) (host array, borrowed for the call) of table (R, …) -> (n, …) of the table's
  * type */
 em_tensor em_gather(em_run *r, em_tensor table, const int32_t *idx, int64_t n);
+/* The same of a table in host memory, on every device; only the rows travel. */
+em_tensor em_gather_host(em_run *r, em_tensor table, const int32_t *idx, int64_t n);
 /* x (T, H, W, C) -> (T*(H/ph)*(W/pw), C*ph*pw): a patch's values in the order (C, ph, pw) */
 em_tensor em_patchify(em_run *r, em_tensor x, int ph, int pw);
 /* x (T*h*w, ph*pw*C) -> (T, h*ph, w*pw, C): a token's values in the order (ph, pw, C) */

@@ -63,12 +63,14 @@ void em_run_release_all(em_run *r, em_mark m)
 
 void em_run_pin(em_run *r, em_group *g)
 {
-    if (r->residency) em_residency_pin(r->residency, g);
+    if (r->residency && !em_run_stopped(r)) em_residency_pin(r->residency, g, &r->err);
 }
 
 void em_run_unpin(em_run *r, em_group *g)
 {
-    if (r->residency) em_residency_unpin(r->residency, g);
+    em_err late = {0};
+    if (r->residency && em_residency_unpin(r->residency, g, &late))
+        em_run_fail(r, late.code, "%s", late.msg);
 }
 
 typedef struct guarded {

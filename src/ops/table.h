@@ -73,8 +73,18 @@ struct em_ops {
 const em_ops *em_ops_ref(void); /* plain loops: documentation, and every other table's judge */
 const em_ops *
 em_ops_cpu(void); /* oneDNN and vector kernels; falls back to ref's where it has no own */
-/* The table of a --device name (auto, cpu, ref); NULL when this build has none of that name. */
-const em_ops *em_ops_find(const char *device);
+/* The table of a --device name: auto, cpu, ref, cuda, cuda:N. EM_INVAL: there is no such device in
+ * this build or on this machine; the sentence says why. The table lives as long as the process. */
+em_status em_ops_open(const em_ops **out, const char *device, em_err *err);
+const em_ops *em_ops_find(const char *device); /* the same; NULL when there is none */
+
+/* One more name for em_ops_open: how tests bring tables of their own. `name` without a colon,
+ * borrowed for ever; `ordinal` is what follows the colon, 0 without one. */
+typedef struct em_ops_entry {
+    const char *name;
+    em_status (*open)(const em_ops **out, int ordinal, em_err *err);
+} em_ops_entry;
+void em_ops_register(em_ops_entry e);
 /* A table with target's scratch and workspaces that computes nothing; *out is the caller's
  * storage. */
 void em_ops_plan(em_ops *out, const em_ops *target);

@@ -150,6 +150,10 @@ static em_status check_widths(const em_engine *e, em_err *err)
 
 /* ---- engine ---------------------------------------------------------------------------------- */
 
+/* Page-locked host memory for weights that are streamed step after step: the transformer's blocks
+ * of the released model take 2.5 GB. */
+static const size_t PINNED_BYTES = (size_t)4 << 30;
+
 static em_status choose_device(em_engine *e, const em_engine_params *p, em_err *err)
 {
     static const em_dtype dtype[] = {
@@ -158,12 +162,19 @@ static em_status choose_device(em_engine *e, const em_engine_params *p, em_err *
     if ((unsigned)p->dtype > EM_WEIGHT_FLOAT32)
         return em_fail(err, EM_INVAL, "weight_dtype is none of bfloat16, float16 and float32");
     e->dtype = dtype[p->dtype];
-    e->residency.drop_unpinned = p->memory_mode == EM_MEMORY_LIGHTWEIGHT;
-    e->ops = em_ops_find(name);
-    if (!e->ops)
-        return em_fail(err, EM_INVAL, "device '%s' is not available in this build: use auto or cpu",
-                       name);
-    return em_pool_create(&e->pool, p->threads, e->ops->thread_start, err);
+    e->memory_mode = p->memory_mode;
+    e->vram_budget_bytes = p->vram_budget_bytes;
+    em_status st = em_ops_open(&e->ops, name, err);
+    if (!st) st = em_pool_create(&e->pool, p->threads, e->ops->thread_start, err);
+    if (st) return st;
+    em_device *d = e->ops->device;
+    e->residency = (em_residency){.device = d,
+                                  .dtype = e->dtype,
+                                  .pool = e->pool,
+                                  .drop_unpinned = p->memory_mode == EM_MEMORY_LIGHTWEIGHT,
+                                  .prefetch = !d->host_addressable,
+                                  .pinned_limit_bytes = PINNED_BYTES};
+    return EM_OK;
 }
 
 em_status em_engine_open(em_engine **out, const em_engine_params *p, em_err *err)
@@ -195,6 +206,8 @@ void em_engine_close(em_engine **engine)
 {
     em_engine *e = *engine;
     if (!e) return;
+    em_residency_close(&e->residency);
+    em_arena_close(&e->block);
     em_vae_close(&e->vae);
     em_umt5_close(&e->t5);
     em_clip_vit_close(&e->clip);
@@ -207,6 +220,25 @@ void em_engine_close(em_engine **engine)
     em_pool_destroy(&e->pool);
     em_free(e);
     *engine = NULL;
+}
+
+static em_status drop_block(em_engine *e, em_err *err)
+{
+    em_status st = em_residency_set_store(&e->residency, NULL, 0, err);
+    em_arena_close(&e->block);
+    return st;
+}
+
+em_status em_engine_take_block(em_engine *e, size_t size_bytes, em_err *err)
+{
+    if (e->block.base && e->block.size_bytes >= size_bytes) return EM_OK;
+    em_status st = drop_block(e, err);
+    return st ? st : em_arena_open(&e->block, e->ops->device, size_bytes, false, err);
+}
+
+em_status em_engine_release_block(em_engine *e, em_err *err)
+{
+    return e->memory_mode == EM_MEMORY_LIGHTWEIGHT ? drop_block(e, err) : EM_OK;
 }
 
 void em_engine_cancel(em_engine *engine)

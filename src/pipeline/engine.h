@@ -41,12 +41,21 @@ struct em_engine {
     const em_ops *ops;
     em_dtype dtype;
     em_residency residency;
-    unsigned plans; /* made so far */
+    em_arena block; /* device memory of the runs; kept between them unless memory is to be spared */
+    em_memory_mode memory_mode;
+    uint64_t vram_budget_bytes; /* 0: what is free */
+    unsigned plans;             /* serials handed out to plans so far */
     atomic_bool cancel;
 };
 
 /* A run on the engine's device without an arena: open one (or a virtual one) in it before use. */
 em_run em_engine_run(em_engine *e);
+
+/* A block of device memory of at least size_bytes in e->block; weights in an older one that is too
+ * small are given up. */
+em_status em_engine_take_block(em_engine *e, size_t size_bytes, em_err *err);
+/* After a run: gives the block back where memory is to be spared. */
+em_status em_engine_release_block(em_engine *e, em_err *err);
 
 /* Opens one model's checkpoint as the folder says: files laid over one another, prefixes dropped.
  * *out is owned by the caller. */

@@ -7,7 +7,7 @@
 #include "base/time.h"
 #include "pipeline/job.h"
 
-static void method(em_job *j)
+static void conditions_and_steps(em_job *j)
 {
     /* y: the portrait as the first latent, grey after it, and a mask that says so */
     em_job_encode(j);
@@ -22,30 +22,78 @@ static void method(em_job *j)
     /* x: noise -> latents, num_inference_steps steps of a flow-matching solver */
     em_job_denoise(j);
     em_run_release_all(&j->run, conditions);
+}
+
+static void method(em_job *j)
+{
+    if (!em_job_recall(j)) conditions_and_steps(j);
 
     /* latents -> frames, one latent (four frames) at a time */
     em_job_decode(j);
 }
 
-/* The method on a plan of the engine's op table: the arena's exact size, and the arithmetic. */
-static em_status forecast(em_job *j, em_err *err)
+/* The method on a plan of the engine's op table: every stage's scratch, the order of the weights,
+ * and the arithmetic. */
+static em_status rehearse(em_job *j, em_err *err)
 {
+    em_engine *e = j->engine;
     em_ops plan;
-    em_residency weights = j->engine->residency;
-    weights.counts_only = true;
-    weights.serial = ++j->engine->plans;
-    weights.resident_bytes = weights.peak_bytes = 0;
-    em_ops_plan(&plan, j->engine->ops);
-    j->run = em_engine_run(j->engine);
+    em_residency weights = {.device = e->ops->device,
+                            .dtype = e->dtype,
+                            .counts_only = true,
+                            .serial = ++e->plans,
+                            .capacity_bytes = SIZE_MAX,
+                            .record = &j->trace};
+    em_ops_plan(&plan, e->ops);
+    j->run = em_engine_run(e);
     j->run.ops = &plan;
     j->run.plans = true;
     j->run.residency = &weights;
     em_arena_open_virtual(&j->run.arena);
     method(j);
+    em_residency_close(&weights);
     if (j->run.err.code) return em_fail(err, j->run.err.code, "%s", j->run.err.msg);
+    if (j->trace.failed) return em_fail(err, EM_NOMEM, "no memory for a plan");
+    em_trace_link(&j->trace);
     j->result.scratch_bytes = j->run.arena.peak_bytes;
-    j->result.weight_bytes = weights.peak_bytes;
     j->total_flops = j->run.flops;
+    return EM_OK;
+}
+
+/* How large the block of device memory may become. */
+static size_t block_limit(const em_engine *e, const em_budget *b)
+{
+    uint64_t total, free;
+    if (e->vram_budget_bytes && e->memory_mode != EM_MEMORY_LIGHTWEIGHT)
+        return (size_t)e->vram_budget_bytes;
+    switch (e->memory_mode) {
+    case EM_MEMORY_BEEFY: return SIZE_MAX;
+    case EM_MEMORY_AUTO:
+        e->ops->device->memory_info(e->ops->device, &total, &free);
+        return (size_t)free + e->block.size_bytes;
+    case EM_MEMORY_LIGHTWEIGHT:
+    default: return b->smallest_bytes;
+    }
+}
+
+/* What the request will need, and how the stages share it. */
+static em_status forecast(em_job *j, em_err *err)
+{
+    em_engine *e = j->engine;
+    em_budget b;
+    size_t block = 0;
+    em_status st = rehearse(j, err);
+    if (st) return st;
+    em_residency like = e->residency;
+    like.serial = e->plans;
+    e->plans += EM_BUDGET_SERIALS;
+    st = em_budget_open(&b, j->need, EM_STAGE_COUNT, &j->trace, &like, err);
+    if (!st) st = em_budget_fit(&b, block_limit(e, &b), &block, err);
+    if (st) return st;
+    j->result.device_bytes = block;
+    j->result.weight_bytes = b.resident_bytes;
+    for (int s = 0; s < EM_STAGE_COUNT; s++)
+        j->result.stage[s].store_bytes = j->need[s].weights_bytes;
     return EM_OK;
 }
 
@@ -64,19 +112,27 @@ em_status em_plan(em_engine *engine, const em_picture *image, const em_sound *au
 
 static em_status compute(em_job *j, em_err *err)
 {
-    size_t scratch_bytes = (size_t)j->result.scratch_bytes;
-    em_residency *weights = &j->engine->residency;
-    weights->peak_bytes = weights->resident_bytes;
-    j->run = em_engine_run(j->engine);
-    j->result.forwards = 0;
-    em_status st = em_arena_open(&j->run.arena, j->run.ops->device, scratch_bytes, false, err);
+    em_engine *e = j->engine;
+    em_residency *weights = &e->residency;
+    em_status st = em_job_remember(j, err);
+    if (!st) st = em_engine_take_block(e, (size_t)j->result.device_bytes, err);
     if (st) return st;
+    weights->follow = &j->trace;
+    weights->cursor = 0;
+    weights->peak_bytes = weights->resident_bytes;
+    weights->copied_bytes = 0;
+    j->run = em_engine_run(e);
+    j->run.arena = e->block;
+    j->result.forwards = 0;
     method(j);
     j->result.scratch_bytes = j->run.arena.peak_bytes;
     j->result.weight_bytes = weights->peak_bytes;
-    em_arena_close(&j->run.arena);
+    j->result.copied_bytes = weights->copied_bytes;
+    weights->follow = NULL;
+    st = em_engine_release_block(e, &j->run.err);
+    if (j->run.err.code == EM_VERDICT) em_resume_discard(j->p->resume_path);
     if (j->run.err.code) return em_fail(err, j->run.err.code, "%s", j->run.err.msg);
-    return EM_OK;
+    return st;
 }
 
 em_status em_generate(em_engine *engine, const em_picture *image, const em_sound *audio,
@@ -95,6 +151,14 @@ em_status em_generate(em_engine *engine, const em_picture *image, const em_sound
 
 void em_job_stage(em_job *j, em_stage stage, int total)
 {
+    em_run *r = &j->run;
+    em_stage_need *need = &j->need[stage];
+    if (r->plans) {
+        need->begin = j->trace.count;
+    } else if (!em_run_stopped(r)) {
+        em_arena_set_floor(&r->arena, need->weights_bytes);
+        em_residency_set_store(r->residency, r->arena.base, need->weights_bytes, &r->err);
+    }
     j->stage = stage;
     j->reported = -1;
     j->stage_start_ms = em_now_ms();
@@ -124,5 +188,9 @@ void em_job_stage_end(em_job *j, int total)
     s->ms = j->run.plans ? 0 : em_now_ms() - j->stage_start_ms;
     s->flops = j->run.flops - j->stage_start_flops;
     s->scratch_bytes = j->run.arena.stage_peak_bytes;
+    if (j->run.plans) {
+        j->need[j->stage].end = j->trace.count;
+        j->need[j->stage].scratch_bytes = (size_t)s->scratch_bytes;
+    }
     em_job_progress(j, total, total);
 }

@@ -62,8 +62,3 @@ const char *em_media_audio_path(const em_media *m)
 {
     return m->audio_path;
 }
-#include <unistd.h>
-void em_resume_discard(const char *p)
-{
-    if (p) unlink(p);
-}

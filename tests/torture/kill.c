@@ -129,7 +129,8 @@ static void check_ledger(const torture *t, const char *dir)
     sqlite3_close(db);
 }
 
-/* How many steps of each job the killed process said were done. */
+/* How many steps of each job must not be done again. A step is noted while the next one runs: the
+ * last that was reported may be lost, unless decoding has begun. */
 static void read_progress(int steps[JOBS], const char *log)
 {
     char line[1024];
@@ -138,7 +139,7 @@ static void read_progress(int steps[JOBS], const char *log)
     while (f && fgets(line, sizeof line, f)) {
         const char *done = strstr(line, "\"stage\": \"denoise\", \"done\": ");
         for (int i = 0; done && i < JOBS; i++)
-            if (strstr(line, name[i])) steps[i] = (int)strtol(done + 28, NULL, 10);
+            if (strstr(line, name[i])) steps[i] = (int)strtol(done + 28, NULL, 10) - 1;
         if (!strstr(line, "\"stage\": \"decode\"")) continue;
         for (int i = 0; i < JOBS; i++)
             if (strstr(line, name[i])) steps[i] = STEPS;

@@ -14,6 +14,18 @@ typedef struct weights {
 
 static float floats[25];
 
+static void pin(em_residency *r, em_group *g)
+{
+    em_err err = {0};
+    assert_ok(em_residency_pin(r, g, &err), err);
+}
+
+static void unpin(em_residency *r, em_group *g)
+{
+    em_err err = {0};
+    assert_ok(em_residency_unpin(r, g, &err), err);
+}
+
 static void fill(weights *w)
 {
     *w = (weights){0};
@@ -39,14 +51,14 @@ static void groups_know_their_size(void **state)
     assert_int_equal(w.large.size_bytes, 100);
     assert_int_equal(w.small.size_bytes, 60);
     assert_int_equal(w.small.count, 2);
-    assert_ptr_equal(w.small.tensor[1], &w.c);
+    assert_ptr_equal(w.small.weight[1].slot, &w.c);
     em_alloc_fail_at(1, false);
     em_group none = {0};
     assert_false(em_group_add(&none, &w.a));
     em_alloc_fail_at(0, false);
     assert_int_equal(none.size_bytes, 0);
     empty(&w);
-    assert_null(w.small.tensor);
+    assert_null(w.small.weight);
     em_group_close(&w.small);
 }
 
@@ -57,16 +69,16 @@ static void pins_are_counted(void **state)
     weights w;
     fill(&w);
     em_residency r = {.drop_unpinned = true, .counts_only = true};
-    em_residency_pin(&r, &w.large);
-    em_residency_pin(&r, &w.large);
+    pin(&r, &w.large);
+    pin(&r, &w.large);
     assert_int_equal(r.resident_bytes, 100);
-    em_residency_pin(&r, &w.small);
+    pin(&r, &w.small);
     assert_int_equal(r.resident_bytes, 160);
-    em_residency_unpin(&r, &w.large);
+    unpin(&r, &w.large);
     assert_int_equal(r.resident_bytes, 160);
-    em_residency_unpin(&r, &w.large);
+    unpin(&r, &w.large);
     assert_int_equal(r.resident_bytes, 60);
-    em_residency_unpin(&r, &w.small);
+    unpin(&r, &w.small);
     assert_int_equal(r.resident_bytes, 0);
     assert_int_equal(r.peak_bytes, 160);
     empty(&w);
@@ -79,10 +91,10 @@ static void what_is_kept_stays_counted(void **state)
     fill(&w);
     em_residency r = {0};
     for (int i = 0; i < 3; i++) {
-        em_residency_pin(&r, &w.large);
-        em_residency_unpin(&r, &w.large);
-        em_residency_pin(&r, &w.small);
-        em_residency_unpin(&r, &w.small);
+        pin(&r, &w.large);
+        unpin(&r, &w.large);
+        pin(&r, &w.small);
+        unpin(&r, &w.small);
         assert_int_equal(r.resident_bytes, 160);
     }
     assert_int_equal(r.peak_bytes, 160);
@@ -92,10 +104,10 @@ static void what_is_kept_stays_counted(void **state)
 static size_t planned_peak(weights *w, bool drop, unsigned serial)
 {
     em_residency plan = {.drop_unpinned = drop, .counts_only = true, .serial = serial};
-    em_residency_pin(&plan, &w->large);
-    em_residency_unpin(&plan, &w->large);
-    em_residency_pin(&plan, &w->small);
-    em_residency_unpin(&plan, &w->small);
+    pin(&plan, &w->large);
+    unpin(&plan, &w->large);
+    pin(&plan, &w->small);
+    unpin(&plan, &w->small);
     return plan.peak_bytes;
 }
 
@@ -107,15 +119,15 @@ static void plans_count_for_themselves(void **state)
     fill(&w);
     em_residency real = {0};
     assert_int_equal(planned_peak(&w, false, 1), 160);
-    em_residency_pin(&real, &w.large);
+    pin(&real, &w.large);
     assert_int_equal(real.resident_bytes, 100);
     assert_int_equal(planned_peak(&w, false, 2), 160);
     assert_int_equal(planned_peak(&w, true, 3), 100);
     assert_int_equal(real.resident_bytes, 100);
-    em_residency_unpin(&real, &w.large);
+    unpin(&real, &w.large);
     assert_int_equal(planned_peak(&w, false, 4), 160);
-    em_residency_pin(&real, &w.large); /* still warm: not counted again */
-    em_residency_unpin(&real, &w.large);
+    pin(&real, &w.large); /* still warm: not counted again */
+    unpin(&real, &w.large);
     assert_int_equal(real.resident_bytes, 100);
     assert_int_equal(real.peak_bytes, 100);
     empty(&w);
@@ -145,10 +157,10 @@ static void dropped_pages_come_back(void **state)
     for (int drop = 0; drop < 2; drop++) {
         em_residency r = {.drop_unpinned = drop};
         for (int use = 0; use < 2; use++) {
-            em_residency_pin(&r, &g);
+            pin(&r, &g);
             assert_memory_equal(first.data, bytes + 100, 20 * page);
             assert_memory_equal(second.data, bytes + 100 + 20 * page, 40 * page);
-            em_residency_unpin(&r, &g);
+            unpin(&r, &g);
         }
         assert_int_equal(r.resident_bytes, drop ? 0 : 60 * page);
         g.real = (em_group_use){0}; /* the next policy starts cold */
@@ -159,6 +171,163 @@ static void dropped_pages_come_back(void **state)
     free(bytes);
 }
 
+/* ---- a store --------------------------------------------------------------------------------- */
+
+enum { GROUPS = 5, VALUES = 1000 };
+
+/* Groups of two tensors, float32 in the file, that a bfloat16 run sees rounded. */
+typedef struct blocks {
+    em_tensor w[GROUPS], b[GROUPS];
+    em_group group[GROUPS];
+    float value[GROUPS][VALUES + 8];
+} blocks;
+
+static size_t image_bytes(void)
+{
+    em_group g = {0};
+    float v[VALUES + 8] = {0};
+    em_tensor w = em_tensor_of(v, EM_F32, EM_SHAPE(VALUES)),
+              b = em_tensor_of(v, EM_F32, EM_SHAPE(8));
+    assert_true(em_group_add(&g, &w) && em_group_add(&g, &b));
+    em_group_settle(&g, EM_BF16, true);
+    size_t n = g.image_bytes;
+    em_group_close(&g);
+    return n;
+}
+
+static blocks *open_blocks(void)
+{
+    blocks *m = calloc(1, sizeof *m);
+    assert_non_null(m);
+    for (int i = 0; i < GROUPS; i++) {
+        for (int k = 0; k < VALUES + 8; k++) m->value[i][k] = (float)(i + 1) + (float)k / 7000;
+        m->w[i] = em_tensor_of(m->value[i], EM_F32, EM_SHAPE(VALUES));
+        m->b[i] = em_tensor_of(m->value[i] + VALUES, EM_F32, EM_SHAPE(8));
+        assert_true(em_group_add(&m->group[i], &m->w[i]) && em_group_add(&m->group[i], &m->b[i]));
+    }
+    return m;
+}
+
+static void close_blocks(blocks *m)
+{
+    for (int i = 0; i < GROUPS; i++) em_group_close(&m->group[i]);
+    free(m);
+}
+
+/* The pinned group's tensors are the file's, rounded. */
+static void assert_values(const blocks *m, int i)
+{
+    const em_tensor *t[2] = {&m->w[i], &m->b[i]};
+    const float *want = m->value[i];
+    for (int n = 0; n < 2; n++) {
+        assert_int_equal(t[n]->dtype, EM_BF16);
+        for (int64_t k = 0; k < em_tensor_count(*t[n]); k++)
+            assert_int_equal(((const uint16_t *)t[n]->data)[k], em_f32_to_bf16(*want++));
+    }
+}
+
+/* Rounds over all groups in a store of `room` groups; returns how many loads that took. */
+static size_t loads(size_t room, bool foresight)
+{
+    blocks *m = open_blocks();
+    em_trace trace = {0};
+    em_err err = {0};
+    size_t image = image_bytes();
+    em_residency plan = {.dtype = EM_BF16, .counts_only = true, .serial = 1, .record = &trace};
+    plan.capacity_bytes = SIZE_MAX;
+    for (int i = 0; i < 4 * GROUPS; i++) {
+        pin(&plan, &m->group[i % GROUPS]);
+        unpin(&plan, &m->group[i % GROUPS]);
+    }
+    em_residency_close(&plan);
+    em_trace_link(&trace);
+    assert_int_equal(trace.count, 8 * GROUPS);
+
+    void *store = aligned_alloc(256, room * image);
+    em_residency r = {.dtype = EM_BF16, .follow = foresight ? &trace : NULL};
+    assert_ok(em_residency_set_store(&r, store, room * image, &err), err);
+    for (int i = 0; i < 4 * GROUPS; i++) {
+        pin(&r, &m->group[i % GROUPS]);
+        assert_values(m, i % GROUPS);
+        unpin(&r, &m->group[i % GROUPS]);
+        assert_true(r.resident_bytes <= room * image);
+    }
+    size_t n = r.copied_bytes / image;
+    em_residency_close(&r);
+    em_trace_close(&trace);
+    free(store);
+    close_blocks(m);
+    return n;
+}
+
+/* In a cycle the least recently used is the very next: without foresight every use is a load. With
+ * it, room for k of n groups saves k - 1 loads of n a round, the most there is to save. */
+static void foresight_saves_loads(void **state)
+{
+    (void)state;
+    assert_int_equal(loads(GROUPS, false), GROUPS);
+    assert_int_equal(loads(3, false), 4 * GROUPS);
+    assert_int_equal(loads(1, true), 4 * GROUPS);
+    assert_int_equal(loads(GROUPS, true), GROUPS);
+    assert_in_range(loads(3, true), GROUPS + 3 * (GROUPS - 3), GROUPS + 3 * (GROUPS - 2));
+}
+
+static void too_small_a_store_says_so(void **state)
+{
+    (void)state;
+    blocks *m = open_blocks();
+    em_err err = {0};
+    size_t image = image_bytes();
+    void *store = aligned_alloc(256, 2 * image);
+    em_residency r = {.dtype = EM_BF16};
+    assert_ok(em_residency_set_store(&r, store, 2 * image - 1, &err), err);
+    pin(&r, &m->group[0]);
+    assert_int_equal(em_residency_pin(&r, &m->group[1], &err), EM_NOVRAM);
+    assert_non_null(strstr(err.msg, "do not fit"));
+    unpin(&r, &m->group[1]); /* its pin failed: nothing happens */
+    assert_values(m, 0);
+    unpin(&r, &m->group[0]);
+    pin(&r, &m->group[1]);
+    assert_values(m, 1);
+    unpin(&r, &m->group[1]);
+    em_residency_close(&r);
+    free(store);
+    close_blocks(m);
+}
+
+/* A store that moves loses what it held; one that shrinks, what lies beyond its end. */
+static void a_store_may_move(void **state)
+{
+    (void)state;
+    blocks *m = open_blocks();
+    em_err err = {0};
+    size_t image = image_bytes();
+    char *store = aligned_alloc(256, 6 * image);
+    em_residency r = {.dtype = EM_BF16};
+    assert_ok(em_residency_set_store(&r, store, 3 * image, &err), err);
+    for (int i = 0; i < 3; i++) {
+        pin(&r, &m->group[i]);
+        unpin(&r, &m->group[i]);
+    }
+    assert_ok(em_residency_set_store(&r, store, 2 * image, &err), err);
+    assert_int_equal(r.resident_bytes, 2 * image);
+    for (int i = 0; i < 2; i++) {
+        pin(&r, &m->group[i]);
+        assert_values(m, i);
+        unpin(&r, &m->group[i]);
+    }
+    assert_int_equal(r.copied_bytes, 3 * image);
+    assert_ok(em_residency_set_store(&r, store + 3 * image, 3 * image, &err), err);
+    assert_int_equal(r.resident_bytes, 0);
+    memset(store, 0xFF, 3 * image);
+    pin(&r, &m->group[0]);
+    assert_values(m, 0);
+    unpin(&r, &m->group[0]);
+    em_residency_close(&r);
+    free(store);
+    close_blocks(m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -166,6 +335,9 @@ int main(void)
         cmocka_unit_test(pins_are_counted),
         cmocka_unit_test(what_is_kept_stays_counted),
         cmocka_unit_test(plans_count_for_themselves),
+        cmocka_unit_test(foresight_saves_loads),
+        cmocka_unit_test(too_small_a_store_says_so),
+        cmocka_unit_test(a_store_may_move),
         cmocka_unit_test_setup_teardown(dropped_pages_come_back, tmpdir_setup, tmpdir_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -130,7 +130,7 @@ static void a_whole_file_binds(void **state)
     assert_int_equal(em_tensor_count(m.layer[1].scale), 1);
     assert_int_equal(m.group[0].size_bytes, 24 + 16);
     assert_int_equal(m.group[1].size_bytes, 24 + 8 + 4);
-    assert_ptr_equal(m.group[0].tensor[0], &m.layer[0].w);
+    assert_ptr_equal(m.group[0].weight[0].slot, &m.layer[0].w);
     assert_int_equal(h.errors + h.warnings, 0);
     drop(&m);
     em_ckpt_close(&c);

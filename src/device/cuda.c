@@ -1,0 +1,248 @@
+#include "device/cuda.h"
+
+#include "base/alloc.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+em_status em_cuda_status(cudaError_t rc, const char *what, em_err *err)
+{
+    if (rc == cudaSuccess) return EM_OK;
+    cudaGetLastError(); /* one that is not sticky is over with this */
+    return em_fail(err, rc == cudaErrorMemoryAllocation ? EM_NOVRAM : EM_DEVICE, "%s: %s", what,
+                   cudaGetErrorString(rc));
+}
+
+static em_cuda *self(em_device *d)
+{
+    return (em_cuda *)d;
+}
+
+static cudaStream_t stream_of(em_device *d, em_queue q)
+{
+    return q == EM_QUEUE_COPY ? self(d)->copy : self(d)->compute;
+}
+
+/* The runtime's current device belongs to the thread. */
+static em_status use(em_device *d, em_err *err)
+{
+    return em_cuda_status(cudaSetDevice(self(d)->ordinal), "choosing the GPU", err);
+}
+
+/* ---- memory ---------------------------------------------------------------------------------- */
+
+static void cuda_memory_info(em_device *d, uint64_t *total_bytes, uint64_t *free_bytes)
+{
+    size_t total = 0, available = 0;
+    cudaSetDevice(self(d)->ordinal);
+    if (cudaMemGetInfo(&available, &total) != cudaSuccess) total = available = 0;
+    *total_bytes = total;
+    *free_bytes = available;
+}
+
+static em_status cuda_alloc(em_device *d, void **out, size_t size_bytes, em_err *err)
+{
+    uint64_t total = 0, available = 0;
+    void *p = NULL;
+    em_status st = use(d, err);
+    if (st) return st;
+    cudaError_t rc = cudaMalloc(&p, size_bytes ? size_bytes : 1);
+    if (rc == cudaErrorMemoryAllocation) {
+        cudaGetLastError();
+        cuda_memory_info(d, &total, &available);
+        return em_fail(err, EM_NOVRAM,
+                       "%s has no room for %zu bytes: %llu of %llu are free; a smaller "
+                       "--vram_budget or --memory_mode lightweight needs less",
+                       d->name, size_bytes, (unsigned long long)available,
+                       (unsigned long long)total);
+    }
+    st = em_cuda_status(rc, "taking device memory", err);
+    if (!st) *out = p;
+    return st;
+}
+
+static void cuda_free(em_device *d, void *p, size_t size_bytes)
+{
+    (void)size_bytes;
+    if (!p) return;
+    cudaSetDevice(self(d)->ordinal);
+    cudaDeviceSynchronize();
+    cudaFree(p);
+}
+
+static em_status cuda_host_alloc(em_device *d, void **out, size_t size_bytes, em_err *err)
+{
+    void *p = NULL;
+    em_status st = use(d, err);
+    if (!st)
+        st = em_cuda_status(cudaHostAlloc(&p, size_bytes, cudaHostAllocDefault),
+                            "taking page-locked host memory", err);
+    if (st == EM_NOVRAM) st = err->code = EM_NOMEM;
+    if (!st) *out = p;
+    return st;
+}
+
+static void cuda_host_free(em_device *d, void *p, size_t size_bytes)
+{
+    (void)size_bytes;
+    cudaSetDevice(self(d)->ordinal);
+    if (p) cudaFreeHost(p);
+}
+
+/* ---- copies ---------------------------------------------------------------------------------- */
+
+/* From pageable memory: the driver takes the bytes over before it returns. */
+static em_status cuda_upload(em_device *d, void *dst, const void *host_src, size_t size_bytes,
+                             em_err *err)
+{
+    em_status st = use(d, err);
+    if (st) return st;
+    return em_cuda_status(
+        cudaMemcpyAsync(dst, host_src, size_bytes, cudaMemcpyHostToDevice, self(d)->compute),
+        "upload", err);
+}
+
+static em_status cuda_download(em_device *d, void *host_dst, const void *src, size_t size_bytes,
+                               em_err *err)
+{
+    em_status st = use(d, err);
+    if (st) return st;
+    cudaError_t rc =
+        cudaMemcpyAsync(host_dst, src, size_bytes, cudaMemcpyDeviceToHost, self(d)->compute);
+    if (rc == cudaSuccess) rc = cudaStreamSynchronize(self(d)->compute);
+    return em_cuda_status(rc, "download", err);
+}
+
+static em_status cuda_copy_async(em_device *d, void *dst, const void *host_src, size_t size_bytes,
+                                 em_err *err)
+{
+    em_status st = use(d, err);
+    if (st) return st;
+    return em_cuda_status(
+        cudaMemcpyAsync(dst, host_src, size_bytes, cudaMemcpyHostToDevice, self(d)->copy),
+        "copying weights", err);
+}
+
+/* ---- events ---------------------------------------------------------------------------------- */
+
+static em_status cuda_event_create(em_device *d, em_event **out, em_err *err)
+{
+    cudaEvent_t e = NULL;
+    em_status st = use(d, err);
+    if (!st)
+        st = em_cuda_status(cudaEventCreateWithFlags(&e, cudaEventDisableTiming),
+                            "making an event", err);
+    if (!st) *out = (em_event *)e;
+    return st;
+}
+
+static void cuda_event_destroy(em_device *d, em_event *e)
+{
+    cudaSetDevice(self(d)->ordinal);
+    if (e) cudaEventDestroy((cudaEvent_t)e);
+}
+
+static em_status cuda_event_record(em_device *d, em_event *e, em_queue q, em_err *err)
+{
+    return em_cuda_status(cudaEventRecord((cudaEvent_t)e, stream_of(d, q)), "recording an event",
+                          err);
+}
+
+static em_status cuda_queue_wait(em_device *d, em_queue q, em_event *e, em_err *err)
+{
+    return em_cuda_status(cudaStreamWaitEvent(stream_of(d, q), (cudaEvent_t)e, 0),
+                          "waiting for an event", err);
+}
+
+static em_status cuda_event_sync(em_device *d, em_event *e, em_err *err)
+{
+    (void)d;
+    return e ? em_cuda_status(cudaEventSynchronize((cudaEvent_t)e), "waiting for the GPU", err)
+             : EM_OK;
+}
+
+/* ---- open and close -------------------------------------------------------------------------- */
+
+static const em_device functions = {
+    .host_addressable = false,
+    .alloc = cuda_alloc,
+    .free = cuda_free,
+    .memory_info = cuda_memory_info,
+    .upload = cuda_upload,
+    .download = cuda_download,
+    .host_alloc = cuda_host_alloc,
+    .host_free = cuda_host_free,
+    .copy_async = cuda_copy_async,
+    .event_create = cuda_event_create,
+    .event_destroy = cuda_event_destroy,
+    .event_record = cuda_event_record,
+    .queue_wait = cuda_queue_wait,
+    .event_sync = cuda_event_sync,
+};
+
+/* EM_CUDA_FORCE_ARCH=80 chooses the kernels of other cards, and has them compiled from the PTX that
+ * cards of the future take. */
+static bool forced_to_80(void)
+{
+    const char *v = getenv("EM_CUDA_FORCE_ARCH");
+    if (!v || strcmp(v, "80") != 0) return false;
+    setenv("CUDA_FORCE_PTX_JIT", "1", 1);
+    return true;
+}
+
+static em_status describe(em_cuda *c, bool forced, em_err *err)
+{
+    struct cudaDeviceProp p;
+    em_status st = em_cuda_status(cudaGetDeviceProperties(&p, c->ordinal), "asking the GPU", err);
+    if (st) return st;
+    c->cc = p.major * 10 + p.minor;
+    c->sm_count = p.multiProcessorCount;
+    snprintf(c->model, sizeof c->model, "%s", p.name);
+    if (c->cc < 80)
+        return em_fail(err, EM_INVAL, "device cuda:%d: '%s' is too old: compute capability 8.0 or "
+                                      "newer is needed, it has %d.%d",
+                       c->ordinal, c->model, p.major, p.minor);
+    if (forced) c->cc = 80;
+    return EM_OK;
+}
+
+em_status em_cuda_open(em_cuda **out, int ordinal, em_err *err)
+{
+    bool forced = forced_to_80();
+    int count = 0;
+    cudaError_t rc = cudaGetDeviceCount(&count);
+    if (rc != cudaSuccess)
+        return em_fail(err, EM_INVAL, "device cuda: %s", cudaGetErrorString(rc));
+    if (ordinal >= count)
+        return em_fail(err, EM_INVAL, "device cuda:%d: this machine has %d GPUs", ordinal, count);
+    em_cuda *c = em_alloc(sizeof *c);
+    if (!c) return em_fail(err, EM_NOMEM, "no memory for a device");
+    c->device = functions;
+    c->ordinal = ordinal;
+    snprintf(c->name, sizeof c->name, "cuda:%d", ordinal);
+    c->device.name = c->name;
+    em_status st = use(&c->device, err);
+    if (!st) st = describe(c, forced, err);
+    if (!st)
+        st = em_cuda_status(cudaStreamCreateWithFlags(&c->compute, cudaStreamNonBlocking),
+                            "making a stream", err);
+    if (!st)
+        st = em_cuda_status(cudaStreamCreateWithFlags(&c->copy, cudaStreamNonBlocking),
+                            "making a stream", err);
+    if (st)
+        em_cuda_close(&c);
+    else
+        *out = c;
+    return st;
+}
+
+void em_cuda_close(em_cuda **cuda)
+{
+    em_cuda *c = *cuda;
+    if (!c) return;
+    if (c->compute) cudaStreamDestroy(c->compute);
+    if (c->copy) cudaStreamDestroy(c->copy);
+    em_free(c);
+    *cuda = NULL;
+}
