@@ -104,6 +104,14 @@ typedef struct em_engine_params {
     em_memory_mode memory_mode;
     uint64_t vram_budget_bytes; /* of the device's memory that a run may take; 0: what is free */
     em_log log;                 /* its user pointer must outlive the engine */
+
+    /* Encoded prompts, kept on the disk from run to run: a folder (made if it is not there), what
+     * names the text encoder (its checkpoint's content, and anything else outside of this engine
+     * that changes what it computes), and how much may lie there (0: 256 MiB; those used longest
+     * ago go). Without a folder or without a name none are kept. A prompt found there is encoded
+     * by nobody: the text encoder's weights stay untouched. */
+    const char *prompt_dir, *prompt_key;
+    uint64_t prompt_dir_bytes;
 } em_engine_params;
 
 typedef struct em_engine em_engine;
@@ -153,6 +161,15 @@ typedef struct em_params {
     int riflex_k; /* 0: off */
     bool color_transfer;
     int crf; /* H.264 quality, em_render */
+
+    /* Where a request that is cut short goes on: a small file that follows every step; NULL: none.
+     * The identity is text of the caller's for what cannot be seen from here and changes the
+     * result: the checkpoints' content above all. A file that is damaged, or another request's
+     * (picture, sound, parameters, type, device and identity are all compared), is ignored with a
+     * warning. The result is bit for bit that of an undisturbed run. The file stays when the
+     * request is over: em_resume_discard it once the result is safe, as em_render does. Both are
+     * borrowed for the call. */
+    const char *resume_path, *resume_identity;
 } em_params;
 
 EM_API em_params em_params_default(void);
@@ -199,7 +216,9 @@ typedef struct em_stage_report {
 typedef struct em_result {
     int width, height, frames;
     int64_t seed;
-    int forwards;           /* transformer forwards run */
+    int steps;              /* of the sampler, in all */
+    int steps_resumed;      /* of them, those that resume_path spared this run */
+    int forwards;           /* transformer forwards run now */
     uint64_t device_bytes;  /* the block of device memory: scratch, and weights that moved there */
     uint64_t scratch_bytes; /* peak of scratch in it */
     uint64_t weight_bytes;  /* peak of weights that are there at once, in the block or mapped */
@@ -229,9 +248,24 @@ EM_API em_status em_generate(em_engine *engine, const em_picture *image, const e
 EM_API em_status em_plan(em_engine *engine, const em_picture *image, const em_sound *audio,
                          const em_params *p, em_result *result, em_err *err);
 
+/* Removes what resume_path left, and what a killed process left of writing it. NULL is allowed. */
+EM_API void em_resume_discard(const char *resume_path);
+
+/* The picture and the sound of a request, decoded in a thread of their own ahead of their turn. */
+typedef struct em_media em_media;
+
+/* Begins and returns; *out is owned by the caller: em_media_close. Needs no engine; any number may
+ * be under way. The paths are copied. */
+EM_API em_status em_media_begin(em_media **out, const char *image_path, const char *audio_path,
+                                em_err *err);
+/* Blocks until both are there. A failure (EM_IO, EM_FORMAT, EM_NOMEM) is told again every time. */
+EM_API em_status em_media_wait(em_media *m, em_err *err);
+EM_API void em_media_close(em_media **m); /* waits for the thread; NULL inside is allowed */
+
 /* From files to a file. */
 typedef struct em_request {
     const char *image_path, *audio_path; /* local files */
+    em_media *media;         /* begun for these two, borrowed; NULL: they are read now */
     const char *output_path; /* .mp4; written under another name and renamed when whole */
     em_params params;
     void (*progress)(void *user, const em_progress *p); /* may be NULL */

@@ -338,23 +338,3 @@ void em_fetcher_close(em_fetcher **fetcher)
     em_free(f);
     *fetcher = NULL;
 }
-
-em_status em_fetch(const char *url, const char *path, const em_fetch_limits *limits, em_err *err)
-{
-    em_fetcher *f = NULL;
-    size_t handle;
-    em_fetch_result r;
-    const em_net all[2] = {{.family = AF_INET}, {.family = AF_INET6}};
-    em_fetch_options o = em_fetch_options_default();
-    o.allow = all;
-    o.allow_count = limits->allow_private ? 2 : 0;
-    o.cancel = limits->cancel;
-    const em_fetch_request q = {url, path, limits->max_bytes,
-                                limits->max_bytes > 64 << 20 ? EM_FETCH_AUDIO : EM_FETCH_IMAGE};
-    em_status st = em_fetcher_open(&f, &o, err);
-    if (!st) st = em_fetcher_add(f, &q, &handle, err);
-    if (!st) st = em_fetcher_start(f, err);
-    if (!st) st = em_fetcher_wait(f, handle, &r, err);
-    em_fetcher_close(&f);
-    return st;
-}

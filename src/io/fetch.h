@@ -100,12 +100,4 @@ void em_fetcher_close(em_fetcher **f);
 em_status em_url_upload(const char *url, const char *path, const em_fetch_options *options,
                         int *tries, em_err *err);
 
-/* One download, until src/batch uses the fetcher. */
-typedef struct em_fetch_limits {
-    size_t max_bytes;
-    bool allow_private;
-    const atomic_bool *cancel;
-} em_fetch_limits;
-em_status em_fetch(const char *url, const char *path, const em_fetch_limits *limits, em_err *err);
-
 #endif

@@ -82,9 +82,3 @@ em_status em_url_upload(const char *url, const char *path, const em_fetch_option
     if (tries) *tries = 0;
     return refuse(url, "upload", err);
 }
-
-em_status em_fetch(const char *url, const char *path, const em_fetch_limits *limits, em_err *err)
-{
-    (void)path, (void)limits;
-    return refuse(url, "fetch", err);
-}

@@ -74,6 +74,17 @@ static em_tensor guided_velocity(em_job *j, const em_step_plan *s, const em_dit_
     return em_guidance_combine(&j->run, c, u, j->p->audio_guidance_scale);
 }
 
+void em_job_residual(em_job *j, int step, em_branch branch, const float *x)
+{
+    em_run *r = &j->run;
+    em_mark m = em_run_mark(r);
+    em_tensor at = em_upload(r, x, EM_F32, j->x.dim, 4);
+    em_tensor tokens = em_dit_embed(r, j->engine->dit, at, j->y); // (N, C)
+    block_stack(j, j->steps[step].forward[branch], tokens, &j->time[step], branch);
+    em_run_release(r, m);
+    j->result.forwards++;
+}
+
 /* What the steps share, at the arena's high end. */
 static void begin(em_job *j)
 {
@@ -99,10 +110,14 @@ void em_job_denoise(em_job *j)
     int steps = step_count(j);
     em_job_stage(j, EM_STAGE_DENOISE, steps);
     begin(j);
-    for (int i = 0; i < steps && !em_run_stopped(r); i++) {
+    int first = em_job_resume_steps(j);
+    if (first) em_job_progress(j, first, steps);
+    for (int i = first; i < steps && !em_run_stopped(r); i++) {
         em_mark m = em_run_mark(r);
+        em_job_anchor(j, i);
         em_sampler_step(j->sampler, r, j->x, guided_velocity(j, &j->steps[i], &j->time[i]));
         em_run_release(r, m);
+        em_job_note(j);
         em_job_progress(j, i + 1, steps);
     }
     em_job_stage_end(j, steps);

@@ -7,7 +7,7 @@
 #include "base/time.h"
 #include "pipeline/job.h"
 
-static void method(em_job *j)
+static void conditions_and_steps(em_job *j)
 {
     /* y: the portrait as the first latent, grey after it, and a mask that says so */
     em_job_encode(j);
@@ -22,6 +22,11 @@ static void method(em_job *j)
     /* x: noise -> latents, num_inference_steps steps of a flow-matching solver */
     em_job_denoise(j);
     em_run_release_all(&j->run, conditions);
+}
+
+static void method(em_job *j)
+{
+    if (!em_job_recall(j)) conditions_and_steps(j);
 
     /* latents -> frames, one latent (four frames) at a time */
     em_job_decode(j);
@@ -109,7 +114,8 @@ static em_status compute(em_job *j, em_err *err)
 {
     em_engine *e = j->engine;
     em_residency *weights = &e->residency;
-    em_status st = em_engine_take_block(e, (size_t)j->result.device_bytes, err);
+    em_status st = em_job_remember(j, err);
+    if (!st) st = em_engine_take_block(e, (size_t)j->result.device_bytes, err);
     if (st) return st;
     weights->follow = &j->trace;
     weights->cursor = 0;
@@ -125,6 +131,7 @@ static em_status compute(em_job *j, em_err *err)
     j->result.copied_bytes = weights->copied_bytes;
     weights->follow = NULL;
     st = em_engine_release_block(e, &j->run.err);
+    if (j->run.err.code == EM_VERDICT) em_resume_discard(j->p->resume_path);
     if (j->run.err.code) return em_fail(err, j->run.err.code, "%s", j->run.err.msg);
     return st;
 }

@@ -113,12 +113,17 @@ static void prepare_noise(em_job *j, size_t n)
 
 /* ---- open and close -------------------------------------------------------------------------- */
 
+size_t em_job_latents(const em_job *j)
+{
+    return EM_VAE_CHANNELS * (size_t)(j->grid.frames * j->grid.height * j->grid.width);
+}
+
 /* The host buffers that a plan needs too. */
 static em_status open_schedule(em_job *j, em_err *err)
 {
     const em_params *p = j->p;
     const em_dit_config *d = em_dit_sizes(j->engine->dit);
-    size_t steps = (size_t)p->num_inference_steps, latents = 0;
+    size_t steps = (size_t)p->num_inference_steps, latents = em_job_latents(j);
     double shift = p->shift > 0                     ? p->shift
                    : p->sampler == EM_SAMPLER_EULER ? j->engine->folder->scheduler_shift
                                                     : 5.0;
@@ -126,7 +131,6 @@ static em_status open_schedule(em_job *j, em_err *err)
         em_sampler_open(&j->sampler, em_solver_get(p->sampler), p->num_inference_steps, shift, err);
     if (!st && p->color_transfer) st = em_color_open(&j->color, err);
     if (st) return st;
-    latents = EM_VAE_CHANNELS * (size_t)(j->grid.frames * j->grid.height * j->grid.width);
     size_t pixels = EM_VAE_TIME * (size_t)j->width * (size_t)j->height * 3;
     j->time = em_alloc_array(steps, sizeof *j->time);
     j->steps = em_alloc_array(steps, sizeof *j->steps);
@@ -169,12 +173,14 @@ em_status em_job_open(em_job *j, em_engine *e, const em_picture *image, const em
     j->result.height = j->height;
     j->result.frames = j->frames;
     j->result.seed = p->seed;
+    j->result.steps = p->num_inference_steps;
     j->result.stage[EM_STAGE_PREPARE].ms = em_now_ms() - j->start_ms;
     return st;
 }
 
 void em_job_close(em_job *j)
 {
+    em_resume_close(&j->resume);
     em_sampler_close(&j->sampler);
     em_color_close(&j->color);
     void *const owned[] = {j->image,   j->wave,   j->window, j->noise, j->rope, j->e0,

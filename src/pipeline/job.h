@@ -11,6 +11,7 @@
 #include "pipeline/engine.h"
 #include "pipeline/frames.h"
 #include "pipeline/guidance.h"
+#include "pipeline/resume.h"
 #include "pipeline/sampler.h"
 #include "pipeline/teacache.h"
 
@@ -42,6 +43,7 @@ typedef struct em_job {
     em_sampler *sampler;
     em_color *color;
     em_verdict verdict;
+    em_resume *resume; /* NULL: nothing is remembered */
 
     /* on the device, kept from stage to stage */
     em_tensor x;                     // (16, f, h, w) the latents
@@ -66,6 +68,8 @@ em_status em_job_open(em_job *j, em_engine *e, const em_picture *image, const em
                       const em_params *p, const em_sink *sink, em_err *err);
 void em_job_close(em_job *j);
 
+size_t em_job_latents(const em_job *j); /* how many values */
+
 /* The stages of generate.c; failures stay in j->run.err. */
 void em_job_encode(em_job *j);  /* y: the portrait as latents */
 void em_job_text(em_job *j);    /* cond[].text */
@@ -73,6 +77,16 @@ void em_job_image(em_job *j);   /* cond[].image */
 void em_job_audio(em_job *j);   /* cond[].audio, with and without the voice */
 void em_job_denoise(em_job *j); /* x: from noise to the clip's latents */
 void em_job_decode(em_job *j);  /* frames into the sink */
+
+/* Over an interruption (recall.c). A plan remembers and recalls nothing. */
+em_status em_job_remember(em_job *j, em_err *err); /* opens p->resume_path, if there is one */
+bool em_job_recall(em_job *j);           /* all steps were done: x holds the latents, decode them */
+int em_job_resume_steps(em_job *j);      /* begun anew: how many steps that leaves out */
+void em_job_anchor(em_job *j, int step); /* before a step */
+void em_job_note(em_job *j);             /* after it */
+
+/* Fills the slot of that step's forward again: what its blocks add at x (host memory). */
+void em_job_residual(em_job *j, int step, em_branch branch, const float *x);
 
 /* Brackets of a stage, and its steps: reports to the sink and the result. */
 void em_job_stage(em_job *j, em_stage stage, int total);

@@ -63,6 +63,36 @@ void em_sampler_step(em_sampler *s, em_run *r, em_tensor x, em_tensor v)
     s->step++;
 }
 
+/* ---- over an interruption -------------------------------------------------------------------- */
+
+static unsigned live_at(const em_sampler *s, int step)
+{
+    return s->solver->live && step < s->steps ? s->solver->live(step, s->steps) : 0;
+}
+
+void em_sampler_save(const em_sampler *s, em_run *r, em_sampler_saved *out)
+{
+    out->step = s->step;
+    out->live = live_at(s, s->step);
+    for (int i = 0; i < s->solver->states; i++)
+        if (out->live >> i & 1) em_download(r, s->state[i], out->state[i]);
+}
+
+bool em_sampler_restore(em_sampler *s, em_run *r, const em_sampler_saved *from)
+{
+    if (from->step < 0 || from->step > s->steps || from->live != live_at(s, from->step))
+        return false;
+    s->step = from->step;
+    for (int i = 0; i < s->solver->states; i++) {
+        if (!(from->live >> i & 1)) continue;
+        em_mark m = em_run_mark(r);
+        em_copy(r, s->state[i],
+                em_upload(r, from->state[i], EM_F32, s->state[i].dim, s->state[i].ndim));
+        em_run_release(r, m);
+    }
+    return true;
+}
+
 /* ---- for solvers ----------------------------------------------------------------------------- */
 
 double em_flow_shift(double sigma, double shift)

@@ -31,6 +31,9 @@ typedef struct em_solver {
     void (*schedule)(float *sigma, float *timestep, int steps, double shift);
     /* One step from s->step; returns the new x in scratch and updates s->state. */
     em_tensor (*step)(em_sampler *s, em_run *r, em_tensor x, em_tensor v);
+    /* Bit i: state[i] is read by step `step` (0 .. steps - 1) or a later one before it is written
+     * again. NULL: no state is. */
+    unsigned (*live)(int step, int steps);
 } em_solver;
 
 extern const em_solver em_solver_unipc, em_solver_dpmpp, em_solver_euler;
@@ -39,8 +42,8 @@ const em_solver *em_solver_get(em_sampler_kind kind);
 
 enum { EM_SAMPLER_STATES = 3 };
 
-/* Everything a step depends on besides x and v is `step` and `state`: to go on after an
- * interruption, begin as usual, then restore both. */
+/* Everything a step depends on besides x and v is `step` and `state`: em_sampler_save and
+ * em_sampler_restore carry them over an interruption. */
 struct em_sampler {
     const em_solver *solver;
     int steps;
@@ -64,6 +67,20 @@ void em_sampler_begin(em_sampler *s, em_run *r, em_tensor x);
 /* x := the solver's next x, given the velocity v at (x, sigma[step]). x and v F32 of one shape.
  * Leaves no scratch behind. */
 void em_sampler_step(em_sampler *s, em_run *r, em_tensor x, em_tensor v);
+
+/* A sampler between two steps as plain data. */
+typedef struct em_sampler_saved {
+    int step;                        /* the next one to take */
+    unsigned live;                   /* bit i: state[i] holds something that is still to be read */
+    float *state[EM_SAMPLER_STATES]; /* of x's count each, in host memory, borrowed */
+} em_sampler_saved;
+
+/* What the rest of the steps depends on: `step`, `live`, and the values of live states. */
+void em_sampler_save(const em_sampler *s, em_run *r, em_sampler_saved *out);
+/* Goes on from there; only after em_sampler_begin. False, and the sampler stands where it stood,
+ * when this is no place of its solver: another step than there is, or other states than it
+ * reads. */
+bool em_sampler_restore(em_sampler *s, em_run *r, const em_sampler_saved *from);
 
 /* ---- for solvers ----------------------------------------------------------------------------- */
 

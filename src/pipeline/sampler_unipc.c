@@ -86,7 +86,17 @@ static em_tensor unipc_step(em_sampler *s, em_run *r, em_tensor x, em_tensor v)
     return next;
 }
 
+/* The corrector of step k looks at the sample and at x0 of step k - 1, and, at order 2, of step
+ * k - 2 too. */
+static unsigned unipc_live(int step, int steps)
+{
+    if (step == 0) return 0;
+    unsigned live = 1u << STATE_SAMPLE | 1u << (step - 1) % 2;
+    return order_at(step - 1, steps) == 2 ? live | 1u << step % 2 : live;
+}
+
 const em_solver em_solver_unipc = {.name = "Flow_Unipc",
                                    .states = STATES,
                                    .schedule = unipc_schedule,
-                                   .step = unipc_step};
+                                   .step = unipc_step,
+                                   .live = unipc_live};

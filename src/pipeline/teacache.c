@@ -78,3 +78,13 @@ void em_teacache_plan(em_teacache *t, em_step_plan *plan, int steps, const float
         }
     }
 }
+
+bool em_teacache_reads(const em_step_plan *plan, int steps, int from, int slot)
+{
+    for (int i = from; i < steps; i++)
+        for (int b = 0; b < EM_BRANCHES; b++) {
+            const em_forward *f = &plan[i].forward[b];
+            if (f->kind != EM_FORWARD_NONE && f->slot == slot) return f->kind == EM_FORWARD_REUSE;
+        }
+    return false;
+}

@@ -46,4 +46,7 @@ void em_teacache_step(em_teacache *t, em_step_plan *step, const float *e0, size_
 /* All steps at once. e0 (steps, n). Residuals that no later forward reads get no slot. */
 void em_teacache_plan(em_teacache *t, em_step_plan *plan, int steps, const float *e0, size_t n);
 
+/* The residual that is in a slot before step `from` will be reused. */
+bool em_teacache_reads(const em_step_plan *plan, int steps, int from, int slot);
+
 #endif

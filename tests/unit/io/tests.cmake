@@ -22,5 +22,6 @@ else()
   # y4m_out
 endif()
 em_test(io safetensors unit)
+em_test(io state_file unit fault)
 em_test(io url unit)
 em_test(io yaml unit)

@@ -130,33 +130,76 @@ static void goldens(void **state)
     check_file("tiny/schedulers_more.safetensors");
 }
 
-/* Step index and state tensors are all there is: another sampler, given them, ends at the same
- * place. */
+/* Cut after every step in turn: another sampler on another run, which finds NaN wherever nothing
+ * was restored, ends at the same place to the bit. */
 static void resumes(void **state)
 {
     (void)state;
-    enum { STEPS = 6, BREAK = 3 };
+    enum { STEPS = 6 };
+    static float x[COUNT], kept[EM_SAMPLER_STATES][COUNT];
     for (em_sampler_kind kind = EM_SAMPLER_UNIPC; kind <= EM_SAMPLER_EULER; kind++) {
+        for (int cut = 0; cut <= STEPS; cut++) {
+            em_err err = {0};
+            em_sampler *a = NULL, *b = NULL;
+            em_run ra, rb;
+            em_sampler_saved saved = {.state = {kept[0], kept[1], kept[2]}};
+            assert_ok(em_sampler_open(&a, em_solver_get(kind), STEPS, 5, &err), err);
+            assert_ok(em_sampler_open(&b, em_solver_get(kind), STEPS, 5, &err), err);
+            open_run(&ra);
+            open_run(&rb);
+            em_tensor xa = begin(a, &ra), xb = begin(b, &rb);
+            while (a->step < cut) model_step(a, &ra, xa);
+            em_sampler_save(a, &ra, &saved);
+            em_download(&ra, xa, x);
+            set_state(&rb, xb, x);
+            assert_int_equal(saved.step, cut);
+            assert_true(em_sampler_restore(b, &rb, &saved));
+            assert_int_equal(rb.arena.low_bytes, 0);
+            while (a->step < STEPS) model_step(a, &ra, xa);
+            while (b->step < STEPS) model_step(b, &rb, xb);
+            assert_ok(rb.err.code, rb.err);
+            assert_memory_equal(xa.data, xb.data, COUNT * sizeof(float));
+            em_arena_close(&ra.arena);
+            em_arena_close(&rb.arena);
+            em_sampler_close(&a);
+            em_sampler_close(&b);
+        }
+    }
+}
+
+static void resumes_at_its_own_places_only(void **state)
+{
+    (void)state;
+    static float kept[EM_SAMPLER_STATES][COUNT];
+    static const struct {
+        em_sampler_kind kind;
+        int step;
+        unsigned live;
+        bool fits;
+    } places[] = {
+        {EM_SAMPLER_EULER, 2, 0, true},   {EM_SAMPLER_EULER, 2, 1, false},
+        {EM_SAMPLER_EULER, -1, 0, false}, {EM_SAMPLER_EULER, 6, 0, true},
+        {EM_SAMPLER_EULER, 7, 0, false},  {EM_SAMPLER_DPMPP, 1, 0, true},
+        {EM_SAMPLER_DPMPP, 2, 1, true},   {EM_SAMPLER_DPMPP, 2, 0, false},
+        {EM_SAMPLER_DPMPP, 5, 0, true},   {EM_SAMPLER_UNIPC, 1, 5, true},
+        {EM_SAMPLER_UNIPC, 2, 7, true},   {EM_SAMPLER_UNIPC, 3, 7, true},
+        {EM_SAMPLER_UNIPC, 3, 3, false},  {EM_SAMPLER_UNIPC, 6, 0, true},
+        {EM_SAMPLER_UNIPC, 6, 7, false},
+    };
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
         em_err err = {0};
-        em_sampler *a = NULL, *b = NULL;
-        em_run ra, rb;
-        const em_solver *solver = em_solver_get(kind);
-        assert_ok(em_sampler_open(&a, solver, STEPS, 5, &err), err);
-        assert_ok(em_sampler_open(&b, solver, STEPS, 5, &err), err);
-        open_run(&ra);
-        open_run(&rb);
-        em_tensor xa = begin(a, &ra), xb = begin(b, &rb);
-        while (a->step < BREAK) model_step(a, &ra, xa);
-        set_state(&rb, xb, xa.data);
-        for (int k = 0; k < solver->states; k++) set_state(&rb, b->state[k], a->state[k].data);
-        b->step = a->step;
-        while (a->step < STEPS) model_step(a, &ra, xa);
-        while (b->step < STEPS) model_step(b, &rb, xb);
-        assert_memory_equal(xa.data, xb.data, COUNT * sizeof(float));
-        em_arena_close(&ra.arena);
-        em_arena_close(&rb.arena);
-        em_sampler_close(&a);
-        em_sampler_close(&b);
+        em_sampler *s = NULL;
+        em_run r;
+        const em_sampler_saved from = {.step = places[i].step,
+                                       .live = places[i].live,
+                                       .state = {kept[0], kept[1], kept[2]}};
+        assert_ok(em_sampler_open(&s, em_solver_get(places[i].kind), 6, 5, &err), err);
+        open_run(&r);
+        begin(s, &r);
+        if (em_sampler_restore(s, &r, &from) != places[i].fits) fail_msg("place %zu", i);
+        assert_int_equal(s->step, places[i].fits ? places[i].step : 0);
+        em_arena_close(&r.arena);
+        em_sampler_close(&s);
     }
 }
 
@@ -207,6 +250,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(goldens),
         cmocka_unit_test(resumes),
+        cmocka_unit_test(resumes_at_its_own_places_only),
         cmocka_unit_test(plan_equals_run),
         cmocka_unit_test(refuses),
     };
