@@ -337,7 +337,8 @@ static bool read_head(link_t *l)
         l->head[l->head_bytes] = 0;
         const char *end = strstr(l->head, "\r\n\r\n");
         if (end) return l->head_end = (size_t)(end + 4 - l->head), true;
-        if (l->head_bytes + 1 == sizeof l->head) return false;
+        bool http = !l->head_bytes || (l->head[0] >= 'A' && l->head[0] <= 'Z');
+        if (!http || l->head_bytes + 1 == sizeof l->head) return false;
         ssize_t n = recv(l->fd, l->head + l->head_bytes, sizeof l->head - 1 - l->head_bytes, 0);
         if (n < 0 && errno == EINTR) continue;
         if (n <= 0) return false;

@@ -362,6 +362,36 @@ static void test_no_room(void **state)
     assert_int_equal(em_fetcher_wait(h->fetcher, h->handle[0], &r, &err), EM_IO);
 }
 
+/* The n-th allocation fails, once or for good: a clean status, and the next fetch works. */
+static void test_no_memory(void **state)
+{
+    harness *h = *state;
+    const char *url = harness_url(state, "/s/cut,ok/a.png");
+    for (int sticky = 0; sticky < 2; sticky++) {
+        int failures = 0;
+        for (uint64_t n = 1; n < 60; n++) {
+            em_err err = {0};
+            em_fetch_result r;
+            em_fetcher *f = NULL;
+            size_t handle;
+            const em_fetch_request q = {url, tmpdir_path(state, "got"), MOST, EM_FETCH_IMAGE};
+            em_alloc_fail_at(n, sticky);
+            em_status st = em_fetcher_open(&f, &h->options, &err);
+            if (!st) st = em_fetcher_add(f, &q, &handle, &err);
+            if (!st) st = em_fetcher_start(f, &err);
+            if (!st) st = em_fetcher_wait(f, handle, &r, &err);
+            em_alloc_fail_at(0, false);
+            em_fetcher_close(&f);
+            if (st && st != EM_NOMEM) fail_msg("allocation %d: %d, %s", (int)n, st, err.msg);
+            assert_int_equal(is_there(q.path), st == EM_OK);
+            failures += st != EM_OK;
+            unlink(q.path);
+            assert_int_equal(tmpdir_count(state), 2);
+        }
+        if (failures < 8 || failures > 50) fail_msg("%d allocations", failures);
+    }
+}
+
 /* What no server is asked for. */
 static void test_no_address(void **state)
 {
@@ -388,9 +418,10 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, harness_teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_good),   TEST(test_passing), TEST(test_final),   TEST(test_stubborn),
-        TEST(test_slow),   TEST(test_expired), TEST(test_resume),  TEST(test_equal_requests),
-        TEST(test_cancel), TEST(test_idle),    TEST(test_no_room), TEST(test_no_address),
+        TEST(test_good),      TEST(test_passing), TEST(test_final),   TEST(test_stubborn),
+        TEST(test_slow),      TEST(test_expired), TEST(test_resume),  TEST(test_equal_requests),
+        TEST(test_cancel),    TEST(test_idle),    TEST(test_no_room), TEST(test_no_address),
+        TEST(test_no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
