@@ -2,7 +2,8 @@
  *
  *     bench_pipeline --model_name DIR --wav2vec_model_dir DIR --image FILE --audio FILE
  *         [--transformer_path FILE] [--config_path FILE] [--frames N] [--size S] [--steps N]
- *         [--weight_dtype T] [--threads N] [--repeat N] [--label TEXT]
+ *         [--device D] [--memory_mode lightweight|beefy|auto] [--weight_dtype T] [--threads N]
+ *         [--repeat N] [--label TEXT]
  *
  * Medians over the repeats; the first run is not counted (pages of the weights, library start-up).
  * The prompt is another one in every run, so that the text stage is always measured. */
@@ -23,7 +24,7 @@ enum { MAX_REPEATS = 32 };
 typedef struct bench {
     em_engine_params engine;
     em_params params;
-    const char *image, *audio, *label, *dtype;
+    const char *image, *audio, *label, *dtype, *mode;
     int repeat;
 } bench;
 
@@ -44,29 +45,40 @@ static json_t *stage_json(const em_result *runs, int n, em_stage s)
     double ms[MAX_REPEATS];
     for (int i = 0; i < n; i++) ms[i] = runs[i].stage[s].ms;
     double m = median(ms, n), flops = runs[0].stage[s].flops;
-    return json_pack("{s:f, s:f, s:f, s:f, s:f, s:I}", "median_ms", m, "min_ms", ms[0], "max_ms",
-                     ms[n - 1], "gflop", flops / 1e9, "gflop_per_s", m > 0 ? flops / m / 1e6 : 0.0,
-                     "peak_scratch_bytes", (json_int_t)runs[0].stage[s].scratch_bytes);
+    return json_pack("{s:f, s:f, s:f, s:f, s:f, s:I, s:I}", "median_ms", m, "min_ms", ms[0],
+                     "max_ms", ms[n - 1], "gflop", flops / 1e9, "gflop_per_s",
+                     m > 0 ? flops / m / 1e6 : 0.0, "peak_scratch_bytes",
+                     (json_int_t)runs[0].stage[s].scratch_bytes, "store_bytes",
+                     (json_int_t)runs[0].stage[s].store_bytes);
 }
 
 static json_t *report(const bench *b, const em_result *runs, int n)
 {
-    double total[MAX_REPEATS];
+    double total[MAX_REPEATS], color[MAX_REPEATS], forward[MAX_REPEATS];
     struct rusage use;
     json_t *stages = json_object();
-    for (int i = 0; i < n; i++) total[i] = 0;
+    for (int i = 0; i < n; i++) {
+        total[i] = 0;
+        color[i] = runs[i].color_ms;
+        forward[i] = runs[i].stage[EM_STAGE_DENOISE].ms / runs[i].forwards;
+    }
     for (int s = 0; s < EM_STAGE_COUNT; s++) {
         json_object_set_new(stages, em_stage_name((em_stage)s), stage_json(runs, n, (em_stage)s));
         for (int i = 0; i < n; i++) total[i] += runs[i].stage[s].ms;
     }
     getrusage(RUSAGE_SELF, &use);
-    return json_pack("{s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:I, s:I, s:I, s:o}",
-                     "label", b->label, "weight_dtype", b->dtype, "threads",
+    return json_pack("{s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:I, "
+                     "s:I, s:I, s:I, s:I, s:o}",
+                     "label", b->label, "device", b->engine.device, "memory_mode", b->mode,
+                     "weight_dtype", b->dtype, "threads",
                      b->engine.threads ? b->engine.threads : em_cpu_count(), "repeats", n, "width",
                      runs[0].width, "height", runs[0].height, "frames", runs[0].frames, "steps",
                      b->params.num_inference_steps, "forwards", runs[0].forwards, "total_median_ms",
-                     median(total, n), "peak_scratch_bytes", (json_int_t)runs[0].scratch_bytes,
-                     "peak_weight_bytes", (json_int_t)runs[0].weight_bytes, "max_resident_bytes",
+                     median(total, n), "forward_median_ms", median(forward, n), "color_median_ms",
+                     median(color, n), "device_bytes", (json_int_t)runs[0].device_bytes,
+                     "peak_scratch_bytes", (json_int_t)runs[0].scratch_bytes, "peak_weight_bytes",
+                     (json_int_t)runs[0].weight_bytes, "copied_bytes",
+                     (json_int_t)runs[0].copied_bytes, "max_resident_bytes",
                      (json_int_t)use.ru_maxrss * 1024, "stages", stages);
 }
 
@@ -134,6 +146,18 @@ static bool read_dtype(bench *b, const char *name)
     return false;
 }
 
+static bool read_mode(bench *b, const char *name)
+{
+    static const char *const names[] = {"lightweight", "beefy", "auto"};
+    for (int i = 0; i < 3; i++) {
+        if (strcmp(names[i], name)) continue;
+        b->mode = names[i];
+        b->engine.memory_mode = (em_memory_mode)i;
+        return true;
+    }
+    return false;
+}
+
 static bool read_flag(bench *b, const char *flag, const char *v)
 {
     const struct {
@@ -143,6 +167,7 @@ static bool read_flag(bench *b, const char *flag, const char *v)
                 {"--wav2vec_model_dir", &b->engine.wav2vec_model_dir},
                 {"--transformer_path", &b->engine.transformer_path},
                 {"--config_path", &b->engine.config_path},
+                {"--device", &b->engine.device},
                 {"--image", &b->image},
                 {"--audio", &b->audio},
                 {"--label", &b->label}};
@@ -152,6 +177,7 @@ static bool read_flag(bench *b, const char *flag, const char *v)
         return true;
     }
     if (!strcmp(flag, "--weight_dtype")) return read_dtype(b, v);
+    if (!strcmp(flag, "--memory_mode")) return read_mode(b, v);
     if (!strcmp(flag, "--frames")) return read_number(&b->params.video_length, v, 1, 4093);
     if (!strcmp(flag, "--steps")) return read_number(&b->params.num_inference_steps, v, 1, 1000);
     if (!strcmp(flag, "--threads")) return read_number(&b->engine.threads, v, 0, 1024);
@@ -170,6 +196,7 @@ int main(int argc, char **argv)
                .label = "",
                .repeat = 3};
     b.dtype = "bfloat16";
+    b.mode = "lightweight";
     b.params.teacache = EM_TEACACHE_OFF;
     for (int i = 1; i < argc; i += 2)
         if (i + 1 == argc || !read_flag(&b, argv[i], argv[i + 1])) {

@@ -223,6 +223,7 @@ typedef struct em_result {
     uint64_t scratch_bytes; /* peak of scratch in it */
     uint64_t weight_bytes;  /* peak of weights that are there at once, in the block or mapped */
     uint64_t copied_bytes;  /* weights brought into the block; 0 in a plan */
+    double color_ms;        /* of EM_STAGE_DECODE: the colour transfer */
     em_stage_report stage[EM_STAGE_COUNT];
 } em_result;
 

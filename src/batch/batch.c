@@ -126,6 +126,7 @@ char *em_item_beside(const em_batch_item *it, const char *format)
 static em_status open_item(em_batch *b, em_batch_item *it, const em_batch_job *job, em_err *err)
 {
     em_str name = {0};
+    char *asked = NULL;
     it->job = job;
     it->batch = b;
     it->log = (em_log){tell_item, it};
@@ -137,12 +138,14 @@ static em_status open_item(em_batch *b, em_batch_item *it, const em_batch_job *j
         return EM_OK;
     }
     if (job->output) {
-        it->output = em_strdup(job->output);
+        asked = em_strdup(job->output);
     } else {
         em_str_printf(&name, "%s_output.mp4", job->name);
-        if (!name.failed) it->output = em_path_join(b->options.save_path, em_str_text(&name));
+        if (!name.failed) asked = em_path_join(b->options.save_path, em_str_text(&name));
         em_str_free(&name);
     }
+    if (asked) it->output = em_video_out_name(asked);
+    em_free(asked);
     if (!it->output) return no_memory(err);
     em_status st = em_identity_make(&it->identity, job, em_str_text(&b->models), err);
     return st ? st : em_item_judge(it, err);

@@ -68,6 +68,11 @@ static void cpu_memory_info(em_device *d, uint64_t *total_bytes, uint64_t *free_
     if (limit && limit < *free_bytes) *free_bytes = limit;
 }
 
+static em_status cpu_sync(em_device *d, em_err *err)
+{
+    return (void)d, (void)err, EM_OK;
+}
+
 static em_status cpu_event_create(em_device *d, em_event **out, em_err *err)
 {
     (void)d, (void)err;
@@ -103,6 +108,7 @@ em_device em_device_host = {
     .memory_info = cpu_memory_info,
     .upload = cpu_copy,
     .download = cpu_copy,
+    .sync = cpu_sync,
     .host_alloc = cpu_alloc,
     .host_free = cpu_free,
     .copy_async = cpu_copy,

@@ -114,6 +114,11 @@ static em_status cuda_download(em_device *d, void *host_dst, const void *src, si
     return em_cuda_status(rc, "download", err);
 }
 
+static em_status cuda_sync(em_device *d, em_err *err)
+{
+    return em_cuda_status(cudaStreamSynchronize(self(d)->compute), "computing", err);
+}
+
 static em_status cuda_copy_async(em_device *d, void *dst, const void *host_src, size_t size_bytes,
                                  em_err *err)
 {
@@ -171,6 +176,7 @@ static const em_device functions = {
     .memory_info = cuda_memory_info,
     .upload = cuda_upload,
     .download = cuda_download,
+    .sync = cuda_sync,
     .host_alloc = cuda_host_alloc,
     .host_free = cuda_host_free,
     .copy_async = cuda_copy_async,

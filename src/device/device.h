@@ -43,6 +43,9 @@ struct em_device {
     em_status (*download)(em_device *d, void *host_dst, const void *src, size_t size_bytes,
                           em_err *err);
 
+    /* Waits until COMPUTE has done all that it was given. */
+    em_status (*sync)(em_device *d, em_err *err);
+
     /* Host memory that the device can read by itself (page-locked where that means something).
      * Owned by the caller: host_free. */
     em_status (*host_alloc)(em_device *d, void **out, size_t size_bytes, em_err *err);

@@ -1,5 +1,5 @@
 /* Sound in: WAV, MP3, FLAC, Ogg (Vorbis, Opus, FLAC), M4A/MP4 and ADTS AAC, through the FFmpeg
- * libraries.
+ * libraries; WAV alone in a build without them (EM_MEDIA=OFF, wav_in.c).
  *
  * The file is hostile until decoded: it is read into memory first and FFmpeg sees nothing but
  * that buffer (no protocol, no second file); containers and codecs are on short lists, sizes and
@@ -26,7 +26,8 @@ typedef struct em_audio_limits {
 /* The first sound track of a file at its own rate with its own channels (1 to 6, or 8: what AAC
  * can hold). `limits` may be NULL. EM_IO: the file cannot be read; EM_FORMAT: empty, not sound,
  * a format that is not supported, no sound track, 0 samples, truncated, too long, too many
- * channels. The sentence names the file. EM_INVAL when the program was built without FFmpeg. */
+ * channels. The sentence names the file. EM_INVAL: a format that takes FFmpeg,
+ * in a build without it. */
 em_status em_audio_load(em_audio *out, const char *path, const em_audio_limits *limits,
                         em_err *err);
 

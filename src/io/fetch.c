@@ -11,7 +11,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { TICK_MS = 100, PER_HOST = 6 };
+enum { TICK_MS = 100, PER_HOST = 6, PAUSED_MOST = 64 };
 
 /*  WAITING --> RUNNING --> GOOD or BAD
  *     ^           |
@@ -112,6 +112,7 @@ em_status em_fetcher_add(em_fetcher *f, const em_fetch_request *request, size_t 
     e->url_hash = hash;
     e->item.kind = request->kind;
     e->item.max_bytes = request->max_bytes;
+    e->item.received = &f->received_bytes;
     e->item.url = em_strdup(request->url);
     e->item.path = em_strdup(request->path);
     if (!e->item.url || !e->item.path || !EM_PUSH(f->entry, f->count, f->cap, e)) {
@@ -175,12 +176,17 @@ static void pause_entry(em_fetcher *f, entry *e, double retry_after_ms, const em
     set_state(f, e, PAUSED);
 }
 
-/* What to run next: one whose pause is over, or one that is new. */
+/* What to run next: one whose pause is over, or one that is new. Each that pauses may hold a file
+ * open, so there is a bound on them. */
 static entry *next_entry(em_fetcher *f, double now_ms)
 {
-    for (size_t i = 0; i < f->fresh; i++)
-        if (f->entry[i]->state == PAUSED && f->entry[i]->due_ms <= now_ms) return f->entry[i];
-    return f->fresh < f->count ? f->entry[f->fresh++] : NULL;
+    size_t paused = 0;
+    for (size_t i = 0; i < f->fresh; i++) {
+        if (f->entry[i]->state != PAUSED) continue;
+        if (f->entry[i]->due_ms <= now_ms) return f->entry[i];
+        paused++;
+    }
+    return f->fresh < f->count && paused < PAUSED_MOST ? f->entry[f->fresh++] : NULL;
 }
 
 /* How long nothing needs us but the transfers. */
@@ -343,7 +349,8 @@ em_status em_fetch(const char *url, const char *path, const em_fetch_limits *lim
     o.allow = all;
     o.allow_count = limits->allow_private ? 2 : 0;
     o.cancel = limits->cancel;
-    const em_fetch_request q = {url, path, limits->max_bytes, EM_FETCH_ANY};
+    const em_fetch_request q = {url, path, limits->max_bytes,
+                                limits->max_bytes > 64 << 20 ? EM_FETCH_AUDIO : EM_FETCH_IMAGE};
     em_status st = em_fetcher_open(&f, &o, err);
     if (!st) st = em_fetcher_add(f, &q, &handle, err);
     if (!st) st = em_fetcher_start(f, err);

@@ -39,6 +39,7 @@ typedef struct em_fetch_options {
     double retry_after_max_ms;   /* what a server may ask for at most */
     double connect_ms, stall_ms; /* per try: to connect; under 1 kB/s for so long (>= 1 s) */
     double total_ms;             /* per try */
+    const char *ca_file;         /* certificates to trust, PEM; NULL: the system's; borrowed */
     uint64_t free_bytes;         /* stay free on the file system of the files */
     em_log log;                  /* told of each retry; called from the fetcher's thread */
     const atomic_bool *cancel;   /* everything ends with EM_CANCELLED soon; may be NULL */
@@ -48,8 +49,7 @@ em_fetch_options em_fetch_options_default(void);
 
 typedef enum em_fetch_kind {
     EM_FETCH_IMAGE, /* JPEG, PNG or WebP */
-    EM_FETCH_AUDIO, /* a sound file */
-    EM_FETCH_ANY
+    EM_FETCH_AUDIO  /* a sound file */
 } em_fetch_kind;
 
 /* Strings are copied. */

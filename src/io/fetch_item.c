@@ -2,7 +2,7 @@
 
 #include "base/alloc.h"
 #include "base/str.h"
-#include "io/media_sniff.h"
+#include "io/media_whole.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -75,6 +75,8 @@ em_status em_fetch_item_begin(em_fetch_item *it, CURL *c, const em_fetch_options
     if (!set_range(it, c)) return em_fail(err, EM_NOMEM, "no memory for a download");
     curl_easy_setopt(c, CURLOPT_WRITEFUNCTION, on_body);
     curl_easy_setopt(c, CURLOPT_WRITEDATA, it);
+    curl_easy_setopt(c, CURLOPT_FRESH_CONNECT, it->tries > 1 ? 1L : 0L);
+    curl_easy_setopt(c, CURLOPT_MAXFILESIZE_LARGE, (curl_off_t)it->max_bytes);
     em_http_configure(&it->http, c);
     return EM_OK;
 }
@@ -167,11 +169,11 @@ static bool is_wanted(em_fetch_item *it)
     char name[EM_HTTP_SHOWN];
     const char *found = NULL;
     size_t n = it->have_bytes < sizeof it->head ? (size_t)it->have_bytes : sizeof it->head;
-    em_media_kind kind = em_media_sniff(it->head, n, &found);
-    bool picture = kind == EM_MEDIA_JPEG || kind == EM_MEDIA_PNG || kind == EM_MEDIA_WEBP;
+    it->media = em_media_sniff(it->head, n, &found);
     it->sniffed = true;
-    if (it->kind == EM_FETCH_ANY || (it->kind == EM_FETCH_IMAGE ? picture : kind == EM_MEDIA_SOUND))
-        return true;
+    bool picture =
+        it->media == EM_MEDIA_JPEG || it->media == EM_MEDIA_PNG || it->media == EM_MEDIA_WEBP;
+    if (it->kind == EM_FETCH_IMAGE ? picture : it->media == EM_MEDIA_SOUND) return true;
     em_fail(&it->err, EM_FORMAT, "'%s' is %s, %s was expected", shown(it, name), found,
             it->kind == EM_FETCH_IMAGE ? "a JPEG, PNG or WebP picture" : "a sound");
     return false;
@@ -182,7 +184,8 @@ static size_t on_body(char *data, size_t one, size_t n, void *user)
     em_fetch_item *it = user;
     CURL *c = it->easy;
     long status = 0;
-    (void)one;
+    (void)one; /* always 1 */
+    atomic_fetch_add(it->received, n);
     if (!it->body) {
         curl_easy_getinfo(c, CURLINFO_RESPONSE_CODE, &status);
         if (status >= 300 && status < 400) return n; /* "moved": nobody reads it */
@@ -209,19 +212,40 @@ static em_fetch_step failed(em_fetch_item *it, em_err *err)
     return it->again ? EM_FETCH_AGAIN : EM_FETCH_FAILED;
 }
 
+/* Nothing is left to be asked of a file that is cut: the next try begins at its first byte. */
+static em_status check_whole(em_fetch_item *it, em_err *err)
+{
+    em_map map = {0};
+    char name[EM_HTTP_SHOWN];
+    em_status st = em_file_map(&map, em_file_writer_part(it->file), false, err);
+    if (st) return st;
+    if (!em_media_whole(map.data, map.size_bytes, it->media)) {
+        st = em_fail(err, EM_FORMAT,
+                     "'%s' is cut short: the server ended it after %llu bytes, the file says that "
+                     "there are more",
+                     shown(it, name), (unsigned long long)it->have_bytes);
+        it->etag[0] = 0;
+        it->again = true;
+    }
+    em_map_close(&map);
+    return st;
+}
+
 /* All bytes are here. */
 static em_fetch_step finish(em_fetch_item *it, CURL *c, long status, em_err *err)
 {
     char name[EM_HTTP_SHOWN];
     if (!it->body && !accept_answer(it, c, status)) return failed(it, err);
-    if (!it->have_bytes) {
+    bool short_of = it->total_bytes && it->have_bytes != it->total_bytes;
+    if (!it->have_bytes || short_of) { /* the second: of a part, whose length may say otherwise */
         it->again = true;
-        em_fail(&it->err, EM_FORMAT, "'%s' is empty", shown(it, name));
+        it->etag[0] = 0;
+        em_fail(&it->err, EM_FORMAT, "'%s' is %s", shown(it, name), short_of ? "cut" : "empty");
         return failed(it, err);
     }
     if (!it->sniffed && !is_wanted(it)) return failed(it, err);
     /* The room that was claimed may be more than what came. */
-    if (em_file_writer_reserve(it->file, it->have_bytes, &it->err) ||
+    if (em_file_writer_reserve(it->file, it->have_bytes, &it->err) || check_whole(it, &it->err) ||
         em_file_writer_commit(&it->file, &it->err))
         return failed(it, err);
     return EM_FETCH_FINISHED;
@@ -239,12 +263,19 @@ em_fetch_step em_fetch_item_end(em_fetch_item *it, CURL *c, CURLcode rc, double 
     if (rc == CURLE_OK && status >= 300 && status < 400) {
         if (em_http_redirect(&it->http, c, status, err)) return EM_FETCH_REDIRECTED;
         step = EM_FETCH_FAILED;
+    } else if (rc == CURLE_FILESIZE_EXCEEDED) {
+        too_large(it, err);
+        step = EM_FETCH_FAILED;
     } else if (it->err.code) {
         step = failed(it, err);
     } else if (rc == CURLE_OK) {
         step = finish(it, c, status, err);
     } else {
         em_http_explain(&it->http, rc, status, &it->again, err);
+        if (it->asked_range && (status == 412 || status == 416)) { /* then all of it */
+            it->again = true;
+            it->etag[0] = 0;
+        }
         step = it->again ? EM_FETCH_AGAIN : EM_FETCH_FAILED;
     }
     curl_slist_free_all(it->headers);

@@ -4,6 +4,7 @@
 
 #include "io/file.h"
 #include "io/http.h"
+#include "io/media_sniff.h"
 
 typedef struct em_fetch_item {
     char *url, *path; /* owned */
@@ -18,7 +19,9 @@ typedef struct em_fetch_item {
     uint64_t have_bytes, total_bytes; /* total: 0 is unknown */
     char etag[128];                   /* a strong one, with its quotes; "" is none */
     bool sniffed;
+    em_media_kind media;     /* then: what it is */
     unsigned char head[512]; /* the first bytes */
+    atomic_ullong *received; /* counts every byte of a body; borrowed */
 
     /* One try. */
     CURL *easy; /* borrowed */

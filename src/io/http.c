@@ -82,6 +82,8 @@ void em_http_configure(em_http *h, CURL *c)
     curl_easy_setopt(c, CURLOPT_PROTOCOLS_STR, h->plain ? "http" : "https");
     curl_easy_setopt(c, CURLOPT_FOLLOWLOCATION, 0L); /* em_http_redirect judges each */
     curl_easy_setopt(c, CURLOPT_PROXY, "");
+    curl_easy_setopt(c, CURLOPT_USERAGENT, "echomimic"); /* some servers refuse who has none */
+    if (o->ca_file) curl_easy_setopt(c, CURLOPT_CAINFO, o->ca_file);
     curl_easy_setopt(c, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(c, CURLOPT_QUICK_EXIT, 1L); /* never wait for a name that nobody answers */
     curl_easy_setopt(c, CURLOPT_FAILONERROR, 1L);
@@ -136,7 +138,8 @@ static bool passing_code(CURLcode rc)
     return rc == CURLE_COULDNT_RESOLVE_HOST || rc == CURLE_COULDNT_CONNECT ||
            rc == CURLE_OPERATION_TIMEDOUT || rc == CURLE_RECV_ERROR || rc == CURLE_SEND_ERROR ||
            rc == CURLE_PARTIAL_FILE || rc == CURLE_GOT_NOTHING || rc == CURLE_SSL_CONNECT_ERROR ||
-           rc == CURLE_WEIRD_SERVER_REPLY || rc == CURLE_HTTP2 || rc == CURLE_HTTP2_STREAM;
+           rc == CURLE_WEIRD_SERVER_REPLY || rc == CURLE_UNSUPPORTED_PROTOCOL ||
+           rc == CURLE_HTTP2 || rc == CURLE_HTTP2_STREAM;
 }
 
 static em_status explain_status(const em_http *h, long status, const char *shown, em_err *err)

@@ -19,6 +19,8 @@ em_status em_image_decode_png(em_image *out, int *orientation, const uint8_t *da
                               size_t size_bytes, const char *name, em_err *err);
 em_status em_image_decode_webp(em_image *out, int *orientation, const uint8_t *data,
                                size_t size_bytes, const char *name, em_err *err);
+em_status em_image_decode_ppm(em_image *out, int *orientation, const uint8_t *data,
+                              size_t size_bytes, const char *name, em_err *err);
 
 /* Pixels for a size that a file declares: EM_FORMAT above EM_IMAGE_MAX_PIXELS. */
 em_status em_image_alloc(em_image *out, uint32_t width, uint32_t height, const char *name,

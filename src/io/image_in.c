@@ -53,6 +53,7 @@ em_status em_image_decode(em_image *out, const void *data, size_t size_bytes, co
         [EM_MEDIA_JPEG] = em_image_decode_jpeg,
         [EM_MEDIA_PNG] = em_image_decode_png,
         [EM_MEDIA_WEBP] = em_image_decode_webp,
+        [EM_MEDIA_PPM] = em_image_decode_ppm,
     };
     if (size_bytes == 0) {
         return em_fail(err, EM_FORMAT,

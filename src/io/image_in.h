@@ -1,6 +1,6 @@
-/* Pictures in: JPEG, PNG and WebP, by content, to 8-bit RGB with the pixels that Pillow's
- * Image.open(f).convert("RGB") yields: alpha dropped, not blended; ICC profiles ignored; of an
- * animation the first frame; CMYK as Adobe stores it, inverted; 16-bit grey clipped to 255,
+/* Pictures in: JPEG, PNG, WebP and 8-bit binary PPM, by content, to 8-bit RGB with the pixels that
+ * Pillow's Image.open(f).convert("RGB") yields: alpha dropped, not blended; ICC profiles ignored;
+ * of an animation the first frame; CMYK as Adobe stores it, inverted; 16-bit grey clipped to 255,
  * 16-bit RGB cut to its high bytes. Unlike Pillow's, the result is turned upright (EXIF
  * orientation) unless told not to. */
 #ifndef EM_IO_IMAGE_IN_H

@@ -23,7 +23,9 @@ static const signature signatures[] = {
     SIG(0, "\xff\xd8\xff", JPEG, "a JPEG picture"),
     SIG(0, "\x89PNG\r\n\x1a\n", PNG, "a PNG picture"),
     SIG(8, "WEBP", WEBP, "a WebP picture"), /* after RIFF and a size, checked below */
-    SIG(8, "WAVE", SOUND, "a WAV sound"),   /* after RIFF or RF64 */
+    SIG(0, "P6\n", PPM, "a PPM picture"),
+    SIG(0, "P6 ", PPM, "a PPM picture"),
+    SIG(8, "WAVE", SOUND, "a WAV sound"), /* after RIFF or RF64 */
     SIG(0, "ID3", SOUND, "an MP3 sound"),
     SIG(0, "fLaC", SOUND, "a FLAC sound"),
     SIG(0, "OggS", SOUND, "an Ogg sound"),

@@ -10,6 +10,7 @@ typedef enum em_media_kind {
     EM_MEDIA_JPEG,
     EM_MEDIA_PNG,
     EM_MEDIA_WEBP,
+    EM_MEDIA_PPM,
     EM_MEDIA_SOUND, /* a container that audio_in reads; the decoder looks closer */
     EM_MEDIA_OTHER  /* recognised, and nothing that we read */
 } em_media_kind;

@@ -162,6 +162,7 @@ static em_status open_file(upload *u, const char *path, em_err *err)
 em_status em_url_upload(const char *url, const char *path, const em_fetch_options *options,
                         int *tries, em_err *err)
 {
+    char shown[EM_HTTP_SHOWN];
     upload u = {.fd = -1};
     em_err e = {0};
     bool again = true;
@@ -182,6 +183,11 @@ em_status em_url_upload(const char *url, const char *path, const em_fetch_option
         em_logf(&options->log, EM_LOG_INFO, "%s; try %d of %d in %.1f s", e.msg, n + 1,
                 options->tries, ms / 1000);
         sleep_ms(options, ms);
+        if (cancelled(options)) {
+            st = em_fail(&e, EM_CANCELLED, "'%s': interrupted",
+                         em_url_public(shown, sizeof shown, url));
+            break;
+        }
     }
     if (u.fd >= 0) close(u.fd);
     if (tries) *tries = n;

@@ -19,7 +19,7 @@ static size_t scheme_length(const char *url)
 const char *em_url_public(char *out, size_t size, const char *url)
 {
     size_t scheme = scheme_length(url), end = strcspn(url, "?#"), host = scheme;
-    size_t authority = scheme + strcspn(url + scheme, "/?#\\");
+    size_t authority = scheme + strcspn(url + scheme, "/?#");
     for (size_t i = scheme; i < authority; i++)
         if (url[i] == '@') host = i + 1;
     snprintf(out, size, "%.*s%.*s", (int)scheme, url, (int)(end - host), url + host);

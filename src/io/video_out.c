@@ -421,6 +421,11 @@ static em_status encode_sound(em_video_out *v, bool all, em_err *err)
     return st;
 }
 
+char *em_video_out_name(const char *path)
+{
+    return em_strdup(path);
+}
+
 em_status em_video_out_push(em_video_out *v, const uint8_t *rgb, em_err *err)
 {
     int w = v->params.width, h = v->params.height;

@@ -9,7 +9,10 @@
  *
  *     open -> push x frames -> finish -> [em_video_check on the part file] -> commit
  *
- * Bytes go to a temporary beside the target; close without commit removes it. */
+ * Bytes go to a temporary beside the target; close without commit removes it.
+ *
+ * A build without FFmpeg (EM_MEDIA=OFF, y4m_out.c) writes the same frames uncompressed instead,
+ * NAME.y4m, and the sound beside them, NAME.wav. */
 #ifndef EM_IO_VIDEO_OUT_H
 #define EM_IO_VIDEO_OUT_H
 
@@ -25,7 +28,7 @@ typedef struct em_video_params {
     int width, height; /* even */
     int fps;
     int frames; /* how many will be pushed, exactly */
-    int crf;    /* 0 to 51; 18 looks lossless */
+    int crf;    /* 0 to 51; 18 looks lossless; nothing to Y4M */
     /* The original sound, (audio_n, audio_channels) interleaved, cut here to frames / fps
      * seconds; borrowed during open only. Rates that AAC does not know are resampled to the
      * nearest one that it does. */
@@ -35,8 +38,12 @@ typedef struct em_video_params {
     int audio_channels; /* 1 to 6, or 8 */
 } em_video_params;
 
-/* `path` is the final name. `log` may be NULL, else it is borrowed until close. EM_INVAL when
- * the program was built without FFmpeg. */
+/* The name under which a video asked for as `path` ends: path itself, or NAME.y4m for NAME.mp4 in a
+ * build without FFmpeg. Owned (em_free); NULL when out of memory. */
+char *em_video_out_name(const char *path);
+
+/* `path` is the final name, before or after em_video_out_name. `log` may be NULL, else it is
+ * borrowed until close. */
 em_status em_video_out_open(em_video_out **out, const char *path, const em_video_params *params,
                             const em_log *log, em_err *err);
 
@@ -65,8 +72,8 @@ typedef struct em_video_info {
     uint64_t size_bytes;
 } em_video_info;
 
-/* Reopens a finished MP4 and counts what is in it; decodes nothing. EM_FORMAT when it is no
- * whole MP4. */
+/* Reopens a finished video and counts what is in it; decodes nothing. EM_FORMAT when it is not
+ * whole. */
 em_status em_video_check(em_video_info *info, const char *path, em_err *err);
 
 #endif

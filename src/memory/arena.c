@@ -6,9 +6,19 @@
 #include <stdint.h>
 #include <string.h>
 
+/* Through the device, whose memory the host may not reach. What cannot be written stays as it
+ * is. */
 static void poison(em_arena *a, size_t begin, size_t end)
 {
-    if (a->poisoned && end > begin) memset(a->base + begin, 0xFF, end - begin);
+    enum { PIECE_BYTES = 16384 };
+    unsigned char nan[PIECE_BYTES];
+    em_err err = {0};
+    if (!a->poisoned) return;
+    memset(nan, 0xFF, sizeof nan);
+    for (size_t n; begin < end && !err.code; begin += n) {
+        n = end - begin < sizeof nan ? end - begin : sizeof nan;
+        a->device->upload(a->device, a->base + begin, nan, n, &err);
+    }
 }
 
 em_status em_arena_open(em_arena *a, em_device *device, size_t size_bytes, bool poisoned,

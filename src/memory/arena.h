@@ -34,9 +34,9 @@ typedef struct em_mark {
 
 enum { EM_ARENA_ALIGN = 64 };
 
-/* A block of size_bytes, rounded up to EM_ARENA_ALIGN, from the device. With `poisoned` (host
- * memory only) fresh and released bytes are 0xFF, which reads as NaN in every float type. Close
- * with em_arena_close. */
+/* A block of size_bytes, rounded up to EM_ARENA_ALIGN, from the device. With `poisoned` (tests)
+ * fresh and released bytes are 0xFF, which reads as NaN in every float type. Close with
+ * em_arena_close. */
 em_status em_arena_open(em_arena *a, em_device *device, size_t size_bytes, bool poisoned,
                         em_err *err);
 /* No memory behind it; never runs out. */

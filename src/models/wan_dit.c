@@ -368,9 +368,10 @@ static em_tensor project(em_run *r, em_tensor x, const affine *a, em_act act)
     return em_linear(r, x, a->w, a->b, act);
 }
 
-em_tensor em_dit_text_tokens(em_run *r, const em_dit *m, em_tensor context)
+static em_tensor text_tokens(em_run *r, const em_dit *m, em_tensor context, int64_t frames)
 {
     const em_dit_config *c = &m->cfg;
+    (void)frames;
     if (em_run_stopped(r)) return (em_tensor){0};
     if (context.ndim != 2 || context.dim[0] > c->text_len || context.dim[1] != c->text_dim)
         return em_run_fail(r, EM_INVAL,
@@ -384,9 +385,10 @@ em_tensor em_dit_text_tokens(em_run *r, const em_dit *m, em_tensor context)
     return project(r, h, &m->text.fc2, EM_ACT_NONE);             // (T, C)
 }
 
-em_tensor em_dit_image_tokens(em_run *r, const em_dit *m, em_tensor clip)
+static em_tensor image_tokens(em_run *r, const em_dit *m, em_tensor clip, int64_t frames)
 {
     const image_weights *w = &m->image;
+    (void)frames;
     em_tensor h = em_layer_norm(r, clip, w->norm_in.w, w->norm_in.b, 1e-5f); // (n, D)
     h = project(r, h, &w->fc1, EM_ACT_GELU_ERF);                             // (n, D)
     h = project(r, h, &w->fc2, EM_ACT_NONE);                                 // (n, C)
@@ -434,7 +436,7 @@ static bool windows_fit(const em_dit_config *c, em_tensor w, int64_t latents)
            em_tensor_count(w) == frames * EM_DIT_WINDOW * c->audio_dim;
 }
 
-em_tensor em_dit_audio_tokens(em_run *r, const em_dit *m, em_tensor windows, int64_t frames)
+static em_tensor audio_tokens(em_run *r, const em_dit *m, em_tensor windows, int64_t frames)
 {
     const em_dit_config *c = &m->cfg;
     const audio_weights *w = &m->audio;
@@ -459,6 +461,31 @@ em_tensor em_dit_audio_tokens(em_run *r, const em_dit *m, em_tensor windows, int
     return em_layer_norm(r, h, w->norm.w, w->norm.b, 1e-5f);   // (f, n, C)
 }
 
+static em_tensor tokens_of(em_run *r, const em_dit *m, int source, em_tensor in, int64_t frames)
+{
+    typedef em_tensor (*token_fn)(em_run * r, const em_dit *m, em_tensor in, int64_t frames);
+    static const token_fn compute[SOURCES] = {text_tokens, image_tokens, audio_tokens};
+    em_run_pin(r, &m->group[source]);
+    em_tensor t = compute[source](r, m, in, frames);
+    em_run_unpin(r, &m->group[source]);
+    return t;
+}
+
+em_tensor em_dit_text_tokens(em_run *r, const em_dit *m, em_tensor context)
+{
+    return tokens_of(r, m, SOURCE_TEXT, context, 0);
+}
+
+em_tensor em_dit_image_tokens(em_run *r, const em_dit *m, em_tensor clip)
+{
+    return tokens_of(r, m, SOURCE_IMAGE, clip, 0);
+}
+
+em_tensor em_dit_audio_tokens(em_run *r, const em_dit *m, em_tensor windows, int64_t frames)
+{
+    return tokens_of(r, m, SOURCE_AUDIO, windows, frames);
+}
+
 /* k = RMS(Wk tokens), v = Wv tokens, for every block. kv (layers, 2, …tokens' shape) */
 static void keys_values(em_run *r, const em_dit *m, int source, em_tensor tokens, em_tensor kv)
 {
@@ -475,28 +502,11 @@ static void keys_values(em_run *r, const em_dit *m, int source, em_tensor tokens
     }
 }
 
-typedef em_tensor (*token_fn)(em_run *r, const em_dit *m, em_tensor in, int64_t frames);
-
-static em_tensor text_tokens(em_run *r, const em_dit *m, em_tensor in, int64_t frames)
-{
-    (void)frames;
-    return em_dit_text_tokens(r, m, in);
-}
-
-static em_tensor image_tokens(em_run *r, const em_dit *m, em_tensor in, int64_t frames)
-{
-    (void)frames;
-    return em_dit_image_tokens(r, m, in);
-}
-
 static em_dit_kv source_kv(em_run *r, const em_dit *m, int source, em_tensor in, int64_t frames)
 {
-    static const token_fn tokens_of[SOURCES] = {text_tokens, image_tokens, em_dit_audio_tokens};
     em_dit_kv out = {0};
     em_mark mark = em_run_mark(r);
-    em_run_pin(r, &m->group[source]);
-    em_tensor t = tokens_of[source](r, m, in, frames);
-    em_run_unpin(r, &m->group[source]);
+    em_tensor t = tokens_of(r, m, source, in, frames);
     if (em_run_stopped(r)) return out;
     int64_t dim[EM_MAX_DIMS] = {m->cfg.layers, 2};
     memcpy(dim + 2, t.dim, (size_t)t.ndim * sizeof *dim);

@@ -61,6 +61,14 @@ void em_run_release_all(em_run *r, em_mark m)
     em_arena_release_all(&r->arena, m);
 }
 
+void em_run_sync(em_run *r)
+{
+    em_device *d = r->ops->device;
+    em_err late = {0};
+    if (!r->plans && !d->host_addressable && d->sync(d, &late))
+        em_run_fail(r, late.code, "%s", late.msg);
+}
+
 void em_run_pin(em_run *r, em_group *g)
 {
     if (r->residency && !em_run_stopped(r)) em_residency_pin(r->residency, g, &r->err);

@@ -46,6 +46,9 @@ em_mark em_run_mark(const em_run *r);
 void em_run_release(em_run *r, em_mark m);     /* scratch since the mark */
 void em_run_release_all(em_run *r, em_mark m); /* scratch and kept tensors since the mark */
 
+/* Waits until the device has done what it was given: for clocks, and before others are told. */
+void em_run_sync(em_run *r);
+
 /* A model's weights for one step: pin, use, unpin. */
 void em_run_pin(em_run *r, em_group *g);
 void em_run_unpin(em_run *r, em_group *g);

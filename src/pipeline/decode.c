@@ -1,6 +1,7 @@
 /* Latents to frames: decoded one latent (one frame, then four) at a time, turned into bytes, moved
  * to the first frame's colours, looked at, and handed to the sink before the next latent is
  * touched. */
+#include "base/time.h"
 #include "pipeline/job.h"
 
 /* The sink's answer; one that fails without a sentence gets a plain one. */
@@ -20,7 +21,9 @@ static void emit(em_job *j, em_tensor pixels, int64_t first)
     for (int64_t i = 0; i < pixels.dim[0] && !r->err.code; i++) {
         uint8_t *rgb = j->rgb + (size_t)i * values;
         em_verdict_values(&j->verdict, "frames", j->pixels + (size_t)i * values, values);
+        double start = em_now_ms();
         if (j->color) em_color_frame(j->color, rgb, values / 3);
+        j->result.color_ms += em_now_ms() - start;
         em_verdict_frame(&j->verdict, rgb, values / 3);
         if (j->sink->frame) heed(r, j->sink->frame(j->sink->user, rgb, (int)(first + i), &r->err));
     }

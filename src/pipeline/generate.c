@@ -124,6 +124,7 @@ static em_status compute(em_job *j, em_err *err)
     j->run = em_engine_run(e);
     j->run.arena = e->block;
     j->result.forwards = 0;
+    j->result.color_ms = 0;
     method(j);
     j->result.scratch_bytes = j->run.arena.peak_bytes;
     j->result.weight_bytes = weights->peak_bytes;
@@ -171,6 +172,7 @@ void em_job_stage(em_job *j, em_stage stage, int total)
 void em_job_progress(em_job *j, int done, int total)
 {
     if (j->run.plans || j->run.err.code || !j->sink->progress || done == j->reported) return;
+    em_run_sync(&j->run);
     j->reported = done;
     double now = em_now_ms(), spent = now - j->start_ms, flops = j->run.flops;
     em_progress p = {.stage = j->stage,
@@ -184,6 +186,7 @@ void em_job_progress(em_job *j, int done, int total)
 
 void em_job_stage_end(em_job *j, int total)
 {
+    em_run_sync(&j->run);
     em_stage_report *s = &j->result.stage[j->stage];
     s->ms = j->run.plans ? 0 : em_now_ms() - j->stage_start_ms;
     s->flops = j->run.flops - j->stage_start_flops;

@@ -54,6 +54,22 @@ void expect_close(check *c, const em_ckpt *golden, const char *name, const float
     expect_values(c, name, got, want, n, bound);
 }
 
+void expect_tensor(check *c, em_run *r, const em_ckpt *golden, const char *name, em_tensor got,
+                   double bound)
+{
+    if (em_run_stopped(r)) return;
+    em_tensor x = em_cast(r, got, EM_F32);
+    size_t n = (size_t)em_tensor_count(x);
+    if (r->plans || em_run_stopped(r)) return;
+    float *host = em_alloc_array(n, sizeof *host);
+    if (host) em_download(r, x, host);
+    if (!host)
+        em_run_fail(r, EM_NOMEM, "no memory to compare '%s'", name);
+    else if (!em_run_stopped(r))
+        expect_close(c, golden, name, host, n, bound);
+    em_free(host);
+}
+
 void expect_measure(check *c, const char *name, const char *what, double value, double bound)
 {
     char measure[64];
@@ -165,33 +181,30 @@ em_ckpt *open_synthetic(check *c, em_model_kind kind)
     return ckpt;
 }
 
-static em_run new_run(const check *c, const em_ops *ops, em_residency *weights)
-{
-    return (em_run){.ops = ops, .pool = c->pool, .dtype = c->dtype, .residency = weights};
-}
-
-bool run_forward(check *c, const char *name, forward_fn *forward, void *arg)
+bool run_forward(check *c, const char *name, forward_fn *compute, void *arg)
 {
     em_err err = {0};
-    em_ops planner;
-    em_ops_plan(&planner, c->ops);
-    em_residency forecast = {.drop_unpinned = true, .counts_only = true},
-                 real = {.drop_unpinned = true};
-    em_run plan = new_run(c, &planner, &forecast), run = new_run(c, c->ops, &real);
-    plan.plans = true;
-    em_arena_open_virtual(&plan.arena);
-    forward(&plan, arg);
-    if (plan.err.code) return report_failure(c, name, &plan.err), false;
-    /* over-sized, so that a wrong plan shows as a difference and not as a failure */
-    if (em_arena_open(&run.arena, c->ops->device, plan.arena.peak_bytes + (1u << 20), false, &err))
-        return report_failure(c, name, &err), false;
-    forward(&run, arg);
-    size_t peak = run.arena.peak_bytes;
-    em_arena_close(&run.arena);
-    if (run.err.code) return report_failure(c, name, &run.err), false;
-    char what[96];
-    snprintf(what, sizeof what, "%s: planned scratch %zu, measured %zu", name,
-             plan.arena.peak_bytes, peak);
-    if (peak != plan.arena.peak_bytes) return expect_true(c, name, false, what), false;
-    return true;
+    em_run r;
+    rehearsal f = {.ops = c->ops, .pool = c->pool, .dtype = c->dtype, .spare_bytes = 1 << 20};
+    rehearse_plan(&f, &r);
+    compute(&r, arg);
+    if (r.err.code) return report_failure(c, name, &r.err), false;
+    em_status st = rehearse_open(&f, &r, &err);
+    if (!st) compute(&r, arg);
+    em_err failed = st ? err : r.err;
+    rehearse_close(&f, &r, &err);
+    if (failed.code) return report_failure(c, name, &failed), false;
+    return plan_held(c, name, &f);
+}
+
+bool plan_held(check *c, const char *name, const rehearsal *f)
+{
+    char what[128];
+    if (f->scratch_bytes == f->planned_scratch_bytes && f->weight_bytes == f->planned_weight_bytes)
+        return true;
+    snprintf(what, sizeof what, "%s: planned %zu of scratch and %zu of weights, measured %zu, %zu",
+             name, f->planned_scratch_bytes, f->planned_weight_bytes, f->scratch_bytes,
+             f->weight_bytes);
+    expect_true(c, name, false, what);
+    return false;
 }

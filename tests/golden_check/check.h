@@ -6,6 +6,7 @@
 #define EM_GOLDEN_CHECK_H
 
 #include "base/alloc.h"
+#include "far/rehearsal.h"
 #include "io/audio.h"
 #include "io/ckpt.h"
 #include "io/json.h"
@@ -37,6 +38,10 @@ void expect_close(check *c, const em_ckpt *golden, const char *name, const float
                   double bound);
 /* The same for a golden of n values that is not a whole tensor of a file. */
 void expect_values(check *c, const char *name, const float *got, const float *want, size_t n,
+                   double bound);
+/* A result on the device against the tensor `name` of the file; a plan takes the same scratch and
+ * compares nothing. */
+void expect_tensor(check *c, em_run *r, const em_ckpt *golden, const char *name, em_tensor got,
                    double bound);
 /* A measure that has been taken: passes when value <= bound. */
 void expect_measure(check *c, const char *name, const char *what, double value, double bound);
@@ -73,9 +78,11 @@ em_ckpt *open_synthetic(check *c, em_model_kind kind);
 /* A forward that takes its inputs from `arg`, may be called twice, and must leave r as it found
  * it. */
 typedef void forward_fn(em_run *r, void *arg);
-/* Runs it on a plan, then for real in an arena of the planned size; false (and a FAIL) when it
- * fails or when plan and measurement differ. */
-bool run_forward(check *c, const char *name, forward_fn *forward, void *arg);
+/* Runs it on a plan, then for real in a block of the planned size; false (and a FAIL) when it fails
+ * or when plan and measurement differ. */
+bool run_forward(check *c, const char *name, forward_fn *compute, void *arg);
+/* Scratch and weights peaked where the plan said; false (and a FAIL) when not. */
+bool plan_held(check *c, const char *name, const rehearsal *f);
 
 /* ---- checkers: a file each ------------------------------------------------------------------- */
 

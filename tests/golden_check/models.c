@@ -16,13 +16,9 @@ static em_tensor upload(em_run *r, const em_ckpt_tensor *t)
     return em_upload(r, t->data, t->dtype, t->dim, t->ndim);
 }
 
-/* A result on the device against its golden; a plan takes the same scratch and compares nothing. */
 static void compare(em_run *r, const forward_args *a, const char *name, em_tensor got, double bound)
 {
-    if (em_run_stopped(r)) return;
-    em_tensor x = em_cast(r, got, EM_F32);
-    if (!r->plans && !r->err.code)
-        expect_close(a->c, a->golden, name, x.data, (size_t)em_tensor_count(x), bound);
+    expect_tensor(a->c, r, a->golden, name, got, bound);
 }
 
 /* ---- text ------------------------------------------------------------------------------------ */

@@ -51,6 +51,15 @@ static em_tensor channels_last(em_run *r, const inputs *in)
     return em_channels_last(r, in->t[0]);
 }
 
+/* Waits for what was queued, on devices that queue: the last value is asked for. */
+static void settle(em_run *r, em_tensor y)
+{
+    unsigned char last;
+    if (em_tensor_bytes(y) == 0) return;
+    em_download(r, em_tensor_of((char *)y.data + em_tensor_bytes(y) - 1, EM_U8, EM_SHAPE(1)),
+                &last);
+}
+
 /* Milliseconds of the fastest of several calls within about a second: the least disturbed one. */
 static double best_ms(em_run *r, const subject *s)
 {
@@ -58,7 +67,7 @@ static double best_ms(em_run *r, const subject *s)
     for (int i = 0; i < 3 || (i < 200 && em_now_ms() - begin < 1000); i++) {
         em_mark m = em_run_mark(r);
         double from = em_now_ms();
-        s->call(r, &s->in);
+        settle(r, s->call(r, &s->in));
         double ms = em_now_ms() - from;
         if (ms < best) best = ms;
         em_run_release(r, m);
@@ -67,10 +76,11 @@ static double best_ms(em_run *r, const subject *s)
 }
 
 /* GFLOP/s of what counts multiply-adds; bytes of inputs and result otherwise. */
-static void measure(em_arena *scratch, const subject *s)
+static void measure(const em_ops *ops, em_arena *scratch, const subject *s)
 {
-    for (int threads = 1; threads <= 2; threads++) {
-        em_run r = {.ops = em_ops_cpu(), .dtype = s->dtype, .arena = *scratch};
+    int most = ops->device == &em_device_host ? 2 : 1;
+    for (int threads = 1; threads <= most; threads++) {
+        em_run r = {.ops = ops, .dtype = s->dtype, .arena = *scratch};
         if (em_pool_create(&r.pool, threads, r.ops->thread_start, &r.err)) break;
         em_mark m = em_run_mark(&r);
         size_t bytes = em_tensor_bytes(s->call(&r, &s->in));
@@ -82,9 +92,9 @@ static void measure(em_arena *scratch, const subject *s)
             fprintf(stderr, "%s %s: %s\n", s->op, s->what, r.err.msg);
             return;
         }
-        printf("{\"op\":\"%s\",\"shape\":\"%s\",\"dtype\":\"%s\",\"threads\":%d,\"ms\":%.3f,"
-               "\"%s\":%.1f}\n",
-               s->op, s->what, em_dtype_name(s->dtype), threads, ms,
+        printf("{\"device\":\"%s\",\"op\":\"%s\",\"shape\":\"%s\",\"dtype\":\"%s\","
+               "\"threads\":%d,\"ms\":%.3f,\"%s\":%.1f}\n",
+               ops->name, s->op, s->what, em_dtype_name(s->dtype), threads, ms,
                flops > 0 ? "gflops" : "gbytes", (flops > 0 ? flops : (double)bytes) / ms * 1e-6);
         fflush(stdout);
     }
@@ -95,7 +105,9 @@ static em_tensor tensor(maker *m, const int64_t *dim, int ndim)
     return maker_tensor(m, m->dtype, 1, dim, ndim);
 }
 
-static int bench_type(maker *m, em_arena *scratch, const char *only)
+/* Made on the host, measured in a copy on the device. */
+static em_status bench_type(const em_ops *ops, maker *m, em_arena *there, em_arena *scratch,
+                            const char *only)
 {
     const em_conv_spec same = {.pad_before = {0, 1, 1}, .pad_after = {0, 1, 1}};
     em_tensor x = tensor(m, EM_SHAPE(2048, 1536)), tokens = tensor(m, EM_SHAPE(3072, 1536));
@@ -148,25 +160,34 @@ static int bench_type(maker *m, em_arena *scratch, const char *only)
          {.t = {tensor(m, EM_SHAPE(16, 512, 512))}},
          channels_last},
     };
-    for (size_t i = 0; i < sizeof subjects / sizeof *subjects; i++)
-        if (!only || !strcmp(only, subjects[i].op)) measure(scratch, &subjects[i]);
-    return 0;
+    em_run r = {.ops = ops, .arena = *scratch};
+    em_status st =
+        ops->upload(&r, em_tensor_of(there->base, EM_U8, EM_SHAPE((int64_t)m->arena.low_bytes)),
+                    m->arena.base);
+    for (size_t i = 0; !st && i < sizeof subjects / sizeof *subjects; i++) {
+        subject s = subjects[i];
+        s.in = inputs_at(&s.in, m, there->base);
+        if (!only || !strcmp(only, s.op)) measure(ops, scratch, &s);
+    }
+    return st;
 }
 
-int bench(const char *only)
+int bench(const em_ops *ops, const char *only)
 {
-    em_arena scratch = {0};
+    em_arena scratch = {0}, there = {0};
     maker m = {.state = 1};
     em_err err = {0};
     em_status st = em_arena_open(&m.arena, &em_device_host, (size_t)1 << 30, false, &err);
-    if (!st) st = em_arena_open(&scratch, &em_device_host, (size_t)1 << 30, false, &err);
+    if (!st) st = em_arena_open(&there, ops->device, (size_t)1 << 30, false, &err);
+    if (!st) st = em_arena_open(&scratch, ops->device, (size_t)1 << 30, false, &err);
     for (int t = 0; !st && t < 2; t++) {
         m.dtype = t ? EM_BF16 : EM_F32;
-        bench_type(&m, &scratch, only);
+        st = bench_type(ops, &m, &there, &scratch, only);
         em_arena_release(&m.arena, (em_mark){0});
     }
     if (st) fprintf(stderr, "checkops: %s\n", err.msg);
     em_arena_close(&scratch);
+    em_arena_close(&there);
     em_arena_close(&m.arena);
     return st ? 1 : 0;
 }

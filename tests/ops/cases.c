@@ -1,8 +1,9 @@
 /* One row an op: how to make its inputs and how to call it. Ops that work in place get a copy. */
 #include "checkops.h"
 
+#include "base/alloc.h"
+
 #include <math.h>
-#include <string.h>
 
 #define NONE ((em_tensor){0})
 #define ALL (1u << EM_F32 | 1u << EM_F16 | 1u << EM_BF16)
@@ -28,11 +29,17 @@ static em_tensor matrix(maker *m, int64_t rows, int64_t cols)
     return maker_tensor(m, m->dtype, 1, EM_SHAPE(rows, cols));
 }
 
-/* A fresh copy of an input, for ops that change it. */
+/* A fresh copy of an input, for ops that change it. By way of the host: no op is to depend on
+ * another one. */
 static em_tensor copy_of(em_run *r, em_tensor x)
 {
     em_tensor y = em_run_tensor(r, x.dtype, x.dim, x.ndim);
-    if (!em_run_stopped(r) && !r->plans) memcpy(y.data, x.data, em_tensor_bytes(x));
+    if (r->plans || em_run_stopped(r)) return y;
+    void *host = em_alloc(em_tensor_bytes(x));
+    if (!host) return em_run_fail(r, EM_NOMEM, "no memory for a copy");
+    em_download(r, x, host);
+    if (!em_run_stopped(r)) r->ops->upload(r, y, host);
+    em_free(host);
     return y;
 }
 
@@ -344,14 +351,13 @@ static em_tensor call_gather(em_run *r, const inputs *in)
 
 static em_tensor call_upload(em_run *r, const inputs *in)
 {
-    return em_upload(r, in->t[0].data, in->t[0].dtype, in->t[0].dim, in->t[0].ndim);
+    return em_upload(r, in->host, in->t[0].dtype, in->t[0].dim, in->t[0].ndim);
 }
 
+/* What was downloaded, uploaded again: copy_of is that. */
 static em_tensor call_download(em_run *r, const inputs *in)
 {
-    em_tensor y = em_run_tensor(r, in->t[0].dtype, in->t[0].dim, in->t[0].ndim);
-    if (!r->plans && !em_run_stopped(r)) em_download(r, in->t[0], y.data);
-    return y;
+    return copy_of(r, in->t[0]);
 }
 
 /* ---- resampling and pictures ----------------------------------------------------------------- */

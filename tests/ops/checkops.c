@@ -1,20 +1,25 @@
-/* checkops [--seed N] [--op NAME] | --bench [--op NAME]
+/* checkops [--device NAME] [--seed N] [--op NAME] | --bench [--device NAME] [--op NAME]
  *
- * Every entry of the cpu table against the reference, on fresh random inputs of odd shapes, in
- * every type:
+ * Every entry of a table (cpu unless told otherwise) against the reference, on fresh random inputs
+ * of odd shapes, in every type:
  *
  *   result      within a bound (the one table below); every element written (scratch starts as NaN)
  *   inputs      not changed; nothing read beyond their edges (NaN lies there)
  *   edges       nothing written outside the result and the workspace that was asked for
- *   threads     the same bits with 1, 2 and 3
+ *   threads     the same bits with 1, 2 and 3, and so the same bits every time
  *   memory      the plan's peak is the peak
- *   rows        linear: the same bits whether rows come together or in uneven portions
+ *   pieces      the same bits whether rows, frames or queries come together, in 2 or in 7 portions
  *
- * One line an op and type. Exit status 1 when a check fails, and when linear, attention,
- * convolution or a norm is the reference's own. */
+ * Inputs are made on the host, uploaded, and downloaded again to see that they are what they were:
+ * device memory is touched by upload, download and the ops alone. One line an op and type. Exit
+ * status 1 when a check fails, and when linear, attention, convolution or a norm is the reference's
+ * own; 77 when there is no such device. */
 #include "checkops.h"
 
+#include "base/alloc.h"
 #include "base/hash.h"
+#include "base/time.h"
+#include "far/far.h"
 #include "ops/cpu/dnnl.h"
 #include "ops/cpu/vec.h"
 
@@ -45,134 +50,16 @@ static const double bounds[][3] = {
     [BOUND_PRODUCT] = {1e-11, 1e-6, 6e-5},
 };
 
-enum { GUARD = 4096, MAX_THREADS = 3 };
-
-/* ---- inputs ---------------------------------------------------------------------------------- */
-
-uint64_t maker_next(maker *m)
-{
-    uint64_t z = m->state += 0x9e3779b97f4a7c15u; /* splitmix64 */
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return z ^ z >> 31;
-}
-
-int64_t maker_pick(maker *m, const int64_t *from, int count)
-{
-    return from[maker_next(m) % (uint64_t)count];
-}
-
-em_dtype maker_float_type(maker *m)
-{
-    static const em_dtype type[] = {EM_F32, EM_F16, EM_BF16};
-    return type[maker_next(m) % 3];
-}
-
-/* Uniform in +-sqrt(3): unit variance. */
-em_tensor maker_tensor(maker *m, em_dtype dtype, float scale, const int64_t *dim, int ndim)
-{
-    em_tensor t = em_tensor_of(NULL, dtype, dim, ndim);
-    em_arena_take(&m->arena, GUARD, false);
-    t.data = em_arena_take(&m->arena, em_tensor_bytes(t), false);
-    em_arena_take(&m->arena, GUARD, false);
-    for (int64_t i = 0; i < em_tensor_count(t); i++) {
-        float v = (float)(maker_next(m) >> 40) * (float)0x1p-23 - 1;
-        em_store_f32(t.data, dtype, (size_t)i, v * 1.7320508f * scale);
-    }
-    return t;
-}
-
-/* ---- a guarded table ------------------------------------------------------------------------- */
-
-/* The target's kernels with GUARD bytes on either side of the workspaces that they ask for: in
- * front of it lies the result. The others have the arena's free bytes behind their result. */
-typedef struct guard {
-    em_ops table;
-    const em_ops *target;
-    size_t workspace_bytes; /* as the target asked */
-    bool broken;
-} guard;
-
-static guard *guard_of(em_run *r)
-{
-    return (guard *)((char *)r->ops - offsetof(guard, table));
-}
-
-static bool untouched(const unsigned char *p, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        if (p[i] != 0xFF) return false;
-    return true;
-}
-
-static size_t guarded(em_run *r, size_t bytes)
-{
-    guard_of(r)->workspace_bytes = bytes;
-    return bytes + 2 * GUARD;
-}
-
-static void inspect(em_run *r, const unsigned char *ws)
-{
-    guard *g = guard_of(r);
-    if (!untouched(ws, GUARD) || !untouched(ws + GUARD + g->workspace_bytes, GUARD))
-        g->broken = true;
-}
-
-static size_t linear_workspace(em_run *r, em_tensor y, em_tensor x, em_tensor w)
-{
-    return guarded(r, guard_of(r)->target->linear_workspace(r, y, x, w));
-}
-
-static em_status linear(em_run *r, em_tensor y, em_tensor x, em_tensor w, em_tensor b, em_act act,
-                        void *ws)
-{
-    em_status st = guard_of(r)->target->linear(r, y, x, w, b, act, (char *)ws + GUARD);
-    inspect(r, ws);
-    return st;
-}
-
-static size_t attention_workspace(em_run *r, em_tensor q, em_tensor k, const em_attn *a)
-{
-    return guarded(r, guard_of(r)->target->attention_workspace(r, q, k, a));
-}
-
-static em_status attention(em_run *r, em_tensor y, em_tensor q, em_tensor k, em_tensor v,
-                           const em_attn *a, void *ws)
-{
-    em_status st = guard_of(r)->target->attention(r, y, q, k, v, a, (char *)ws + GUARD);
-    inspect(r, ws);
-    return st;
-}
-
-static size_t conv_workspace(em_run *r, em_tensor y, const em_conv_args *c)
-{
-    return guarded(r, guard_of(r)->target->conv_workspace(r, y, c));
-}
-
-static em_status conv(em_run *r, em_tensor y, const em_conv_args *c, void *ws)
-{
-    em_status st = guard_of(r)->target->conv(r, y, c, (char *)ws + GUARD);
-    inspect(r, ws);
-    return st;
-}
-
-static em_ops guarded_table(const em_ops *target)
-{
-    em_ops t = *target;
-    t.linear_workspace = linear_workspace;
-    t.linear = linear;
-    t.attention_workspace = attention_workspace;
-    t.attention = attention;
-    t.conv_workspace = conv_workspace;
-    t.conv = conv;
-    return t;
-}
+enum { MAX_THREADS = 3, MAX_PIECES = 7, NO_DEVICE = 77 };
+enum { INPUT_BYTES = 64 << 20, SCRATCH_BYTES = 256 << 20, WANT_BYTES = 16 << 20 };
 
 /* ---- one case -------------------------------------------------------------------------------- */
 
 typedef struct lab {
+    const em_ops *ops;          /* under test */
     em_pool *pool[MAX_THREADS]; /* of 1, 2, 3 threads */
-    em_arena inputs, scratch, want;
+    em_arena inputs, want;      /* on the host */
+    em_arena there, scratch;    /* on the device: the inputs' copy, and what ops work in */
 } lab;
 
 typedef struct verdict {
@@ -199,48 +86,110 @@ static double nmse_of(em_tensor got, em_tensor want)
     return error / power; /* a NaN stays one, and fails every comparison */
 }
 
+static em_run run_on(const em_ops *ops, em_pool *pool, em_dtype dtype, const em_arena *scratch)
+{
+    return (em_run){.ops = ops, .pool = pool, .dtype = dtype, .arena = *scratch};
+}
+
+/* The op between two bands: in front of its scratch, and behind it. */
+static em_tensor call(em_run *r, const op_check *op, const inputs *in, em_tensor *front)
+{
+    *front = em_run_tensor(r, EM_U8, EM_SHAPE(GUARD));
+    return op->call(r, in);
+}
+
 /* The peak that a plan of the guarded table forecasts. */
 static size_t planned_peak(const guard *g, const op_check *op, const inputs *in, em_pool *pool,
                            em_dtype dtype)
 {
     guard p = *g;
+    em_tensor front;
     em_ops_plan(&p.table, &g->table);
     em_run r = {.ops = &p.table, .pool = pool, .dtype = dtype, .plans = true};
     em_arena_open_virtual(&r.arena);
-    op->call(&r, in);
+    call(&r, op, in, &front);
     return r.err.code ? 0 : r.arena.peak_bytes;
 }
 
-/* The case on the cpu table, with one pool. */
+/* n bytes of the device, owned; NULL after a failure. */
+static unsigned char *fetched(em_run *r, void *at, size_t n)
+{
+    unsigned char *host = em_alloc(n);
+    if (host) em_download(r, em_tensor_of(at, EM_U8, EM_SHAPE((int64_t)n)), host);
+    if (host && !r->err.code) return host;
+    em_free(host);
+    return NULL;
+}
+
+static bool band_untouched(em_run *r, em_tensor band)
+{
+    unsigned char *b = fetched(r, band.data, GUARD);
+    bool clean = b && guard_untouched(b, GUARD);
+    em_free(b);
+    return clean;
+}
+
+/* A result, and GUARD bytes behind it, against the reference's. */
+static verdict judge(em_run *r, em_tensor got, em_tensor front, em_tensor want, bool broken)
+{
+    verdict v = {.nmse = INFINITY};
+    size_t bytes = em_tensor_bytes(got);
+    unsigned char *host = fetched(r, got.data, bytes + GUARD);
+    if (!host) {
+        v.fault = "cannot be downloaded";
+    } else if (got.dtype != want.dtype || !em_same_shape(got, want)) {
+        v.fault = "another shape or type";
+    } else {
+        em_tensor near = got;
+        near.data = host;
+        v.nmse = nmse_of(near, want);
+        v.bits = em_fnv1a64(EM_FNV1A64_INIT, host, bytes);
+        if (broken || !guard_untouched(host + bytes, GUARD) || !band_untouched(r, front))
+            v.fault = "wrote outside its result or its workspace";
+    }
+    em_free(host);
+    return v;
+}
+
+/* The case on the table under test, with one pool. */
 static verdict run_once(const lab *l, const op_check *op, const inputs *in, em_tensor want,
                         em_pool *pool, em_dtype dtype)
 {
-    guard g = {.table = guarded_table(em_ops_cpu()), .target = em_ops_cpu()};
+    guard g = guard_over(l->ops);
+    em_tensor front;
     size_t plan = planned_peak(&g, op, in, pool, dtype);
-    em_run r = {.ops = &g.table, .pool = pool, .dtype = dtype, .arena = l->scratch};
-    em_tensor got = op->call(&r, in);
-    verdict v = {.nmse = INFINITY};
-    if (r.err.code) {
+    em_run r = run_on(&g.table, pool, dtype, &l->scratch);
+    em_tensor got = call(&r, op, in, &front);
+    verdict v = {.nmse = INFINITY, .fault = "an error"};
+    if (r.err.code)
         fprintf(stderr, "%s: %s\n", op->name, r.err.msg);
-        v.fault = "an error";
-        return v;
-    }
-    size_t bytes = em_tensor_bytes(got);
-    v.nmse = nmse_of(got, want);
-    v.bits = em_fnv1a64(EM_FNV1A64_INIT, got.data, bytes);
-    if (got.dtype != want.dtype || !em_same_shape(got, want))
-        v.fault = "another shape or type";
-    else if (g.broken || !untouched((unsigned char *)got.data + bytes, GUARD))
-        v.fault = "wrote outside its result or its workspace";
-    else if (plan != r.arena.peak_bytes)
-        v.fault = "plan and peak differ";
+    else
+        v = judge(&r, got, front, want, g.broken);
+    if (!v.fault && plan != r.arena.peak_bytes) v.fault = "plan and peak differ";
     em_run_release_all(&r, (em_mark){0});
     return v;
 }
 
-static uint64_t inputs_bits(const lab *l)
+/* The inputs as the device sees them: all of the host's arena, NaN and all. */
+static em_tensor whole_of(const lab *l, em_arena *a)
 {
-    return em_fnv1a64(EM_FNV1A64_INIT, l->inputs.base, l->inputs.low_bytes);
+    return em_tensor_of(a->base, EM_U8, EM_SHAPE((int64_t)l->inputs.low_bytes));
+}
+
+static bool send_inputs(lab *l, em_err *err)
+{
+    em_run r = run_on(l->ops, NULL, EM_F32, &l->scratch);
+    em_status st = l->ops->upload(&r, whole_of(l, &l->there), l->inputs.base);
+    return st ? em_fail(err, st, "the inputs cannot be uploaded: %s", r.err.msg), false : true;
+}
+
+static bool inputs_unchanged(lab *l)
+{
+    em_run r = run_on(l->ops, NULL, EM_F32, &l->scratch);
+    unsigned char *now = fetched(&r, l->there.base, l->inputs.low_bytes);
+    bool same = now && !memcmp(now, l->inputs.base, l->inputs.low_bytes);
+    em_free(now);
+    return same;
 }
 
 /* One case with every pool. The first thing that is wrong is the verdict. */
@@ -248,74 +197,108 @@ static verdict run_case(lab *l, const op_check *op, em_dtype dtype, uint64_t see
 {
     maker m = {.state = seed, .arena = l->inputs, .dtype = dtype};
     inputs in = {.n = {0}};
+    em_err err = {0};
     op->make(&m, &in, index);
     l->inputs = m.arena;
-    uint64_t before = inputs_bits(l);
-    em_run ref = {.ops = em_ops_ref(), .dtype = dtype, .arena = l->want};
-    em_tensor want = op->call(&ref, &in);
+    const inputs near = inputs_at(&in, &m, m.arena.base), far = inputs_at(&in, &m, l->there.base);
+    em_run ref = run_on(em_ops_ref(), NULL, dtype, &l->want);
+    em_tensor want = op->call(&ref, &near);
     verdict v = {.nmse = INFINITY, .fault = "the reference fails"};
-    if (!ref.err.code) v = run_once(l, op, &in, want, l->pool[0], dtype);
+    if (!ref.err.code && !send_inputs(l, &err))
+        v.fault = "the inputs cannot be uploaded";
+    else if (!ref.err.code)
+        v = run_once(l, op, &far, want, l->pool[0], dtype);
     for (int i = 1; i < MAX_THREADS && !v.fault; i++) {
-        verdict w = run_once(l, op, &in, want, l->pool[i], dtype);
+        verdict w = run_once(l, op, &far, want, l->pool[i], dtype);
         if (w.fault)
             v = w;
         else if (w.bits != v.bits)
-            v.fault = "the number of threads changes the bits";
+            v.fault = "the bits change with the threads, or from time to time";
     }
-    if (!v.fault && inputs_bits(l) != before) v.fault = "changed its inputs";
+    if (!v.fault && !inputs_unchanged(l)) v.fault = "changed its inputs";
     em_run_release_all(&ref, (em_mark){0});
     em_arena_release(&l->inputs, (em_mark){0});
     return v;
 }
 
-/* ---- rows ------------------------------------------------------------------------------------ */
+/* ---- pieces ---------------------------------------------------------------------------------- */
 
-/* linear on 300 rows at once and in portions of 1, 31, 100, 5 and the rest. */
-static bool check_portions(lab *l, em_dtype dtype, uint64_t seed, int64_t n, int64_t k)
+/* count uneven portions of n rows: end[i] of each, ascending, the last one n. */
+static void cut(maker *m, int64_t n, int count, int64_t end[MAX_PIECES])
 {
-    static const int64_t end[] = {1, 32, 132, 137, 300};
-    maker m = {.state = seed, .arena = l->inputs, .dtype = dtype};
-    em_tensor x = maker_tensor(&m, dtype, 1, EM_SHAPE(300, k));
-    em_tensor w = maker_tensor(&m, dtype, 1 / sqrtf((float)k), EM_SHAPE(n, k));
-    em_run r = {.ops = em_ops_cpu(), .pool = l->pool[1], .dtype = dtype, .arena = l->scratch};
-    em_tensor all = em_linear(&r, x, w, (em_tensor){0}, EM_ACT_SILU);
-    bool same = !r.err.code;
-    for (int64_t i = 0, from = 0; same && i < (int64_t)(sizeof end / sizeof *end); i++) {
-        em_tensor some =
-            em_linear(&r, em_slice(x, from, end[i] - from), w, (em_tensor){0}, EM_ACT_SILU);
-        same =
-            !r.err.code && !memcmp(some.data, em_slice(all, from, 1).data, em_tensor_bytes(some));
-        from = end[i];
+    int have = 0;
+    while (have < count - 1) {
+        int64_t at = 1 + (int64_t)(maker_next(m) % (uint64_t)(n - 1));
+        int i = have;
+        bool known = false;
+        for (int k = 0; k < have; k++) known |= end[k] == at;
+        if (known) continue;
+        for (; i > 0 && end[i - 1] > at; i--) end[i] = end[i - 1];
+        end[i] = at;
+        have++;
     }
-    if (r.err.code) fprintf(stderr, "linear: %s\n", r.err.msg);
-    em_run_release_all(&r, (em_mark){0});
-    return same;
+    end[count - 1] = n;
 }
 
-static int check_rows(lab *l, uint64_t seed)
+/* The whole result's bytes are `whole`; those of the portions, one after the other, must equal
+ * them. */
+static const char *compare_pieces(em_run *r, const piece_check *p, const inputs *in,
+                                  const unsigned char *whole, size_t whole_bytes,
+                                  const int64_t *end, int count)
 {
-    static const int64_t shape[][2] = {{1, 1},      {17, 130},  {100, 64},
-                                       {256, 1536}, {70, 1600}, {130, 4000}};
-    static const em_dtype types[] = {EM_F32, EM_F16, EM_BF16};
-    int failures = 0;
-    for (int t = 0; t < 3; t++) {
-        bool fault = false;
-        int cases = (int)(sizeof shape / sizeof *shape);
-        for (int i = 0; i < cases && !fault; i++)
-            fault = !check_portions(l, types[t], seed, shape[i][0], shape[i][1]);
-        printf("%-15s %-5s %-5s %3d cases  %21s  %s\n", "linear rows", em_dtype_name(types[t]),
-               "cpu", cases, "", fault ? "FAIL: a row's bits depend on the other rows" : "pass");
-        failures += fault;
+    size_t at = 0;
+    const char *fault = NULL;
+    for (int i = 0; i < count && !fault; i++) {
+        int64_t begin = i ? end[i - 1] : 0;
+        em_mark m = em_run_mark(r);
+        em_tensor part = p->part(r, in, begin, end[i] - begin);
+        size_t n = em_tensor_bytes(part);
+        unsigned char *host = r->err.code ? NULL : fetched(r, part.data, n);
+        if (!host)
+            fault = "an error";
+        else if (n > whole_bytes - at || memcmp(host, whole + at, n))
+            fault = count == 2 ? "2 portions have other bits" : "7 portions have other bits";
+        at += n;
+        em_free(host);
+        em_run_release(r, m);
     }
-    return failures;
+    return fault ? fault : at != whole_bytes ? "portions have other sizes" : NULL;
+}
+
+/* One case, whole and in portions; the verdict's fault. */
+static const char *run_pieces(lab *l, const piece_check *p, em_dtype dtype, uint64_t seed,
+                              int index)
+{
+    maker m = {.state = seed, .arena = l->inputs, .dtype = dtype};
+    inputs in = {.n = {0}};
+    em_err err = {0};
+    p->make(&m, &in, index);
+    l->inputs = m.arena;
+    const inputs far = inputs_at(&in, &m, l->there.base);
+    em_run r = run_on(l->ops, l->pool[1], dtype, &l->scratch);
+    const char *fault = send_inputs(l, &err) ? NULL : "the inputs cannot be uploaded";
+    em_tensor all = fault ? (em_tensor){0} : p->part(&r, &far, 0, in.n[4]);
+    size_t bytes = em_tensor_bytes(all);
+    unsigned char *whole = r.err.code || fault ? NULL : fetched(&r, all.data, bytes);
+    if (!whole && !fault) fault = "an error";
+    for (int count = 2; count <= MAX_PIECES && !fault; count += MAX_PIECES - 2) {
+        int64_t end[MAX_PIECES];
+        cut(&m, in.n[4], count, end);
+        fault = compare_pieces(&r, p, &far, whole, bytes, end, count);
+    }
+    if (r.err.code) fprintf(stderr, "%s: %s\n", p->name, r.err.msg);
+    em_free(whole);
+    em_run_release_all(&r, (em_mark){0});
+    em_arena_release(&l->inputs, (em_mark){0});
+    return fault;
 }
 
 /* ---- all of it ------------------------------------------------------------------------------- */
 
-static bool is_reference(const op_check *op)
+static bool is_reference(const lab *l, const op_check *op)
 {
-    const char *cpu = (const char *)em_ops_cpu() + op->slot;
-    return !memcmp(cpu, (const char *)em_ops_ref() + op->slot, sizeof(void (*)(void)));
+    return !memcmp((const char *)l->ops + op->slot, (const char *)em_ops_ref() + op->slot,
+                   sizeof(void (*)(void)));
 }
 
 static uint64_t case_seed(uint64_t seed, const char *op, em_dtype dtype, int index)
@@ -328,20 +311,32 @@ static uint64_t case_seed(uint64_t seed, const char *op, em_dtype dtype, int ind
 static bool check_op(lab *l, const op_check *op, em_dtype dtype, uint64_t seed)
 {
     double bound = bounds[op->bound][dtype], worst = 0;
-    bool same = is_reference(op);
-    const char *fault = same && !op->may_be_same ? "must have a kernel of its own" : NULL;
+    bool same = is_reference(l, op), own = l->ops == em_ops_ref() || op->may_be_same || !same;
+    const char *fault = own ? NULL : "must have a kernel of its own";
     int index = 0;
     for (; index < op->cases && !fault; index++) {
         verdict v = run_case(l, op, dtype, case_seed(seed, op->name, dtype, index), index);
         if (!(v.nmse <= worst)) worst = v.nmse;
         fault = v.fault ? v.fault : !(v.nmse <= bound) ? "inexact" : NULL;
     }
-    printf("%-15s %-5s %-5s %3d cases  %.2e <= %.0e  ", op->name, em_dtype_name(dtype),
-           same ? "same" : "cpu", index, worst, bound);
+    printf("%-15s %-5s %-7s %3d cases  %.2e <= %.0e  ", op->name, em_dtype_name(dtype),
+           same ? "same" : l->ops->name, index, worst, bound);
     if (fault)
         printf("FAIL: %s (after %d cases)\n", fault, index);
     else
         printf("pass\n");
+    fflush(stdout);
+    return !fault;
+}
+
+static bool check_pieces(lab *l, const piece_check *p, em_dtype dtype, uint64_t seed)
+{
+    const char *fault = NULL;
+    int index = 0;
+    for (; index < p->cases && !fault; index++)
+        fault = run_pieces(l, p, dtype, case_seed(seed, p->name, dtype, index), index);
+    printf("%-15s %-5s %-7s %3d cases  in 2 and 7 pieces     %s%s\n", p->name, em_dtype_name(dtype),
+           l->ops->name, index, fault ? "FAIL: " : "pass", fault ? fault : "");
     fflush(stdout);
     return !fault;
 }
@@ -354,38 +349,67 @@ static int check_all(lab *l, uint64_t seed, const char *only)
         for (em_dtype t = EM_F32; t <= EM_BF16; t++)
             if (checks[i].dtypes >> t & 1) failures += !check_op(l, &checks[i], t, seed);
     }
-    if (!only || !strcmp(only, "linear")) failures += check_rows(l, seed);
+    for (int i = 0; i < piece_check_count; i++) {
+        if (only && strcmp(only, piece_checks[i].name)) continue;
+        for (em_dtype t = EM_F32; t <= EM_BF16; t++)
+            if (piece_checks[i].dtypes >> t & 1)
+                failures += !check_pieces(l, &piece_checks[i], t, seed);
+    }
     return failures;
 }
 
 static em_status open_lab(lab *l, em_err *err)
 {
-    em_status st = em_arena_open(&l->inputs, &em_device_host, 64 << 20, true, err);
-    if (!st) st = em_arena_open(&l->scratch, &em_device_host, 256 << 20, true, err);
-    if (!st) st = em_arena_open(&l->want, &em_device_host, 16 << 20, true, err);
+    em_status st = em_arena_open(&l->inputs, &em_device_host, INPUT_BYTES, true, err);
+    if (!st) st = em_arena_open(&l->want, &em_device_host, WANT_BYTES, true, err);
+    if (!st) st = em_arena_open(&l->there, l->ops->device, INPUT_BYTES, true, err);
+    if (!st) st = em_arena_open(&l->scratch, l->ops->device, SCRATCH_BYTES, true, err);
     for (int i = 0; !st && i < MAX_THREADS; i++)
-        st = em_pool_create(&l->pool[i], i + 1, em_ops_cpu()->thread_start, err);
+        st = em_pool_create(&l->pool[i], i + 1, l->ops->thread_start, err);
     return st;
 }
 
 static void close_lab(lab *l)
 {
     for (int i = 0; i < MAX_THREADS; i++) em_pool_destroy(&l->pool[i]);
-    em_arena_close(&l->want);
     em_arena_close(&l->scratch);
+    em_arena_close(&l->there);
+    em_arena_close(&l->want);
     em_arena_close(&l->inputs);
 }
 
 static int usage(void)
 {
-    fprintf(stderr, "usage: checkops [--seed N] [--op NAME] [--bench]\n");
+    fprintf(stderr, "usage: checkops [--device NAME] [--seed N] [--op NAME] [--bench]\n");
     return 2;
+}
+
+/* A seed that no run before had, for whoever gives none. */
+static uint64_t fresh_seed(void)
+{
+    double ms = em_now_ms();
+    return em_fnv1a64(EM_FNV1A64_INIT, &ms, sizeof ms) % 1000000;
+}
+
+static int check_table(const em_ops *ops, uint64_t seed, const char *only)
+{
+    static const char *const isa[] = {"baseline", "AVX2", "AVX-512"};
+    lab l = {.ops = ops};
+    em_err err = {0};
+    printf("seed %llu, device %s; the CPU has %s%s, own loops for %s\n", (unsigned long long)seed,
+           ops->name, isa[em_dnnl_isa()], em_dnnl_has_bf16() ? " with bfloat16" : "",
+           em_vec_best()->name);
+    int failures = open_lab(&l, &err) ? 1 : check_all(&l, seed, only);
+    if (err.code) fprintf(stderr, "checkops: %s\n", err.msg);
+    close_lab(&l);
+    if (failures) printf("%d FAILED (seed %llu)\n", failures, (unsigned long long)seed);
+    return failures ? 1 : 0;
 }
 
 int main(int argc, char **argv)
 {
-    uint64_t seed = 1;
-    const char *only = NULL;
+    uint64_t seed = fresh_seed();
+    const char *only = NULL, *name = "cpu";
     bool timing = false;
     for (int i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "--bench"))
@@ -394,18 +418,17 @@ int main(int argc, char **argv)
             seed = strtoull(argv[++i], NULL, 0);
         else if (!strcmp(argv[i], "--op") && i + 1 < argc)
             only = argv[++i];
+        else if (!strcmp(argv[i], "--device") && i + 1 < argc)
+            name = argv[++i];
         else
             return usage();
     }
-    if (timing) return bench(only);
-    static const char *const isa[] = {"baseline", "AVX2", "AVX-512"};
-    printf("seed %llu, oneDNN on %s%s, own loops for %s\n", (unsigned long long)seed,
-           isa[em_dnnl_isa()], em_dnnl_has_bf16() ? " with bfloat16" : "", em_vec_best()->name);
-    lab l = {0};
+    far_register();
+    const em_ops *ops = NULL;
     em_err err = {0};
-    int failures = open_lab(&l, &err) ? 1 : check_all(&l, seed, only);
-    if (err.code) fprintf(stderr, "checkops: %s\n", err.msg);
-    close_lab(&l);
-    if (failures) printf("%d FAILED\n", failures);
-    return failures ? 1 : 0;
+    if (em_ops_open(&ops, name, &err)) {
+        printf("skipped: %s\n", err.msg);
+        return NO_DEVICE;
+    }
+    return timing ? bench(ops, only) : check_table(ops, seed, only);
 }

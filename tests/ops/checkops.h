@@ -8,9 +8,10 @@
 
 /* Inputs of one case: tensors in an arena of their own, NaN all around each, and whatever numbers
  * the op takes beside them. */
-enum { MAX_INPUTS = 8, MAX_INDICES = 64 };
+enum { MAX_INPUTS = 8, MAX_INDICES = 64, GUARD = 4096 };
 typedef struct inputs {
     em_tensor t[MAX_INPUTS];
+    const void *host; /* t[0]'s values on the host, wherever t[0] is */
     em_attn attn;
     em_conv_spec conv;
     em_act act;
@@ -35,6 +36,21 @@ em_dtype maker_float_type(maker *m); /* F32, F16 or BF16 */
     maker_pick(m, (const int64_t[]){__VA_ARGS__},                                                  \
                (int)(sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t)))
 
+/* The same inputs in a copy of the maker's arena at `base`: on a device. */
+inputs inputs_at(const inputs *in, const maker *m, void *base);
+
+/* A table's kernels with GUARD bytes on either side of the workspaces that they ask for: in front
+ * of it lies the result. The others have the arena's free bytes behind their result. */
+typedef struct guard {
+    em_ops table;
+    const em_ops *target;   /* borrowed */
+    size_t workspace_bytes; /* as the target asked */
+    bool broken;
+} guard;
+
+guard guard_over(const em_ops *target);
+bool guard_untouched(const unsigned char *p, size_t n); /* all 0xFF, as the arena's poison */
+
 /* How exact an op has to be; the figures and their reasons: checkops.c. */
 typedef enum bound_kind { BOUND_EXACT, BOUND_POINTWISE, BOUND_SUM, BOUND_PRODUCT } bound_kind;
 
@@ -44,7 +60,7 @@ typedef struct op_check {
     bound_kind bound;
     int cases;
     unsigned dtypes;  /* bit per em_dtype of the activations it takes */
-    bool may_be_same; /* the reference may serve as the CPU's kernel */
+    bool may_be_same; /* the reference may serve as another table's kernel */
     void (*make)(maker *m, inputs *in, int index);
     em_tensor (*call)(em_run *r, const inputs *in);
 } op_check;
@@ -52,7 +68,22 @@ typedef struct op_check {
 extern const op_check checks[];
 extern const int check_count;
 
-/* JSON lines: what each op reaches on this machine with 1 and with 2 threads. */
-int bench(const char *only);
+/* An op whose result is made of rows (tokens, frames, queries): rows [begin, begin + n) of it have
+ * the same bits, whether they are computed alone or with the others. */
+typedef struct piece_check {
+    const char *name;
+    int cases;
+    unsigned dtypes;
+    /* in->n[4] = rows */
+    void (*make)(maker *m, inputs *in, int index);
+    em_tensor (*part)(em_run *r, const inputs *in, int64_t begin, int64_t n);
+} piece_check;
+
+extern const piece_check piece_checks[];
+extern const int piece_check_count;
+
+/* JSON lines: what each op of a table reaches on this machine, on the host with 1 and with 2
+ * threads. */
+int bench(const em_ops *ops, const char *only);
 
 #endif

@@ -14,7 +14,9 @@
  * and divides O by total at the end. Scratch is a few tiles a worker plus, once a call, all keys
  * and values packed for oneDNN in the compute type (phase 1, in parallel); never an Nq x Nk buffer.
  *
- * Tiles come from the shape alone. The last ones are padded: zero queries whose results are
+ * Tiles come from the shape alone, and queries in two heights for which oneDNN sums in the same
+ * order (linear.c tells why), so that no query's result depends on how many others there are. The
+ * last tiles are padded: zero queries whose results are
  * dropped, zero keys whose scores are not looked at and whose weights are zero. So two primitives
  * serve a call. */
 #include "ops/cpu/cpu.h"
@@ -25,7 +27,7 @@
 #include <stdatomic.h>
 #include <string.h>
 
-enum { QUERIES = 128, KEYS = 512 };
+enum { QUERIES = 128, SHORT = 64, KEYS = 512 };
 
 typedef struct attention {
     em_tensor y, q, k, v;
@@ -48,8 +50,8 @@ typedef struct attention {
 
 static void cut(attention *t)
 {
-    t->q_tiles = em_cpu_ceil_div(t->nq, QUERIES);
-    t->queries = em_cpu_round_up(em_cpu_ceil_div(t->nq, t->q_tiles), 16);
+    t->queries = t->nq > SHORT ? QUERIES : SHORT;
+    t->q_tiles = em_cpu_ceil_div(t->nq, t->queries);
     t->k_tiles = em_cpu_ceil_div(t->nk, KEYS);
     t->keys = em_cpu_round_up(em_cpu_ceil_div(t->nk, t->k_tiles), 32);
 }

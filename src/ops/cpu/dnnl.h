@@ -14,7 +14,10 @@
  *
  * Opening is cheap the second time: oneDNN keeps generated code in a cache of its own (1,024
  * primitives by default, more than the five models have shapes), and an em_dnnl is a few references
- * into it. */
+ * into it.
+ *
+ * A build without oneDNN (EM_ONEDNN=OFF) has dnnl_none.c behind the same door: own loops, float32
+ * only. */
 #ifndef EM_OPS_CPU_DNNL_H
 #define EM_OPS_CPU_DNNL_H
 
@@ -23,13 +26,7 @@
 
 #include <stdbool.h>
 
-/* One operation with fixed shapes. Read-only once open: any number of threads may pack and run at
- * once, each with scratch of its own. */
-typedef struct em_dnnl {
-    void *engine, *op, *pack; /* oneDNN's objects, owned: em_dnnl_close */
-    size_t packed_bytes;      /* B in the kernel's layout */
-    size_t scratch_bytes;     /* what pack and run need beside their operands */
-} em_dnnl;
+typedef struct em_dnnl em_dnnl;
 
 /* C (m, n) = A (m, k) B (k, n), or C += A B. */
 typedef struct em_dnnl_matmul {
@@ -48,6 +45,17 @@ typedef struct em_dnnl_conv {
     int64_t in[3], out[3], kernel[3], stride[3];
 } em_dnnl_conv;
 
+/* One operation with fixed shapes. Read-only once open: any number of threads may pack and run at
+ * once, each with scratch of its own. */
+struct em_dnnl {
+    void *engine, *op, *pack; /* oneDNN's objects, owned: em_dnnl_close; op is NULL until open */
+    size_t packed_bytes;      /* B in the kernel's layout */
+    size_t scratch_bytes;     /* what pack and run need beside their operands */
+    /* What dnnl_none.c goes by; a convolution when conv.n is not 0. */
+    em_dnnl_matmul matmul;
+    em_dnnl_conv conv;
+};
+
 /* On failure (EM_NOMEM, EM_DEVICE) *d is empty; closing it is allowed. */
 em_status em_dnnl_open_matmul(em_dnnl *d, const em_dnnl_matmul *s);
 em_status em_dnnl_open_conv(em_dnnl *d, const em_dnnl_conv *s);
@@ -57,7 +65,7 @@ void em_dnnl_close(em_dnnl *d);
 em_status em_dnnl_pack(const em_dnnl *d, void *packed, const void *plain, void *scratch);
 em_status em_dnnl_run(const em_dnnl *d, float *c, const void *a, const void *packed, void *scratch);
 
-/* What the machine can do, or what DNNL_MAX_CPU_ISA lets us use of it. */
+/* What the machine can do; with oneDNN, what DNNL_MAX_CPU_ISA lets us use of it. */
 typedef enum em_isa { EM_ISA_BASE, EM_ISA_AVX2, EM_ISA_AVX512 } em_isa;
 em_isa em_dnnl_isa(void);
 /* Products of bfloat16 are in hardware (elsewhere oneDNN has none, or slow ones). */

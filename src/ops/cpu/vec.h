@@ -26,6 +26,10 @@ typedef struct em_vec {
     void (*act)(float *x, em_act act, size_t n);
     void (*rope)(float *x, const float *table, size_t pairs); /* table: cos, sin of every pair */
     void (*to_u8)(unsigned char *dst, const float *x, size_t n);
+    /* C (m, n) += A (m, k) B (k, n), C and B dense, rows of A step_a apart. Every value gathers its
+     * k products in order, so that no result depends on m or n. */
+    void (*product)(float *c, const float *a, size_t step_a, const float *b, size_t m, size_t n,
+                    size_t k);
     double (*sum)(const float *x, size_t n);
     double (*sum_squares)(const float *x, float mean, float rest,
                           size_t n); /* of x - mean - rest */

@@ -5,6 +5,7 @@
 #include "ops/cpu/vec.h"
 
 #include "ops/cpu/scalar.h"
+#include "ops/cpu/vec_product.h"
 
 /* ---- conversions ----------------------------------------------------------------------------- */
 
@@ -181,6 +182,7 @@ const em_vec EM_VEC_TABLE = {
     .act = act,
     .rope = rope,
     .to_u8 = to_u8,
+    .product = product,
     .sum = sum,
     .sum_squares = sum_squares,
     .top_score = top_score,

@@ -1,4 +1,5 @@
 em_test(ops ops unit)
 em_test(ops plan unit)
 em_test(ops ref unit)
+em_test(ops registry unit)
 em_test(ops run unit)

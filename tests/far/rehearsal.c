@@ -1,0 +1,75 @@
+#include "rehearsal.h"
+
+#include <stdint.h>
+
+enum { PINNED_BYTES = 64 << 20 };
+
+void rehearse_plan(rehearsal *f, em_run *r)
+{
+    static unsigned serial; /* of every plan and simulation in this program */
+    em_ops_plan(&f->planner, f->ops);
+    f->trace = (em_trace){0};
+    f->forecast = (em_residency){.device = f->ops->device,
+                                 .dtype = f->dtype,
+                                 .counts_only = true,
+                                 .serial = ++serial,
+                                 .capacity_bytes = SIZE_MAX,
+                                 .record = &f->trace};
+    serial += EM_BUDGET_SERIALS;
+    *r = (em_run){.ops = &f->planner,
+                  .pool = f->pool,
+                  .dtype = f->dtype,
+                  .residency = &f->forecast,
+                  .plans = true};
+    em_arena_open_virtual(&r->arena);
+}
+
+/* Weights in the least room that does. */
+static em_status share(rehearsal *f, size_t *block_bytes, em_err *err)
+{
+    em_budget b;
+    em_err tight = {0};
+    em_residency like = f->weights;
+    like.serial = f->forecast.serial;
+    em_trace_link(&f->trace);
+    f->need = (em_stage_need){.scratch_bytes = f->planned_scratch_bytes, .end = f->trace.count};
+    em_status st = em_budget_open(&b, &f->need, 1, &f->trace, &like, err);
+    if (!st && em_budget_fit(&b, b.smallest_bytes, block_bytes, &tight))
+        st = em_budget_fit(&b, SIZE_MAX, block_bytes, err);
+    f->planned_weight_bytes = b.resident_bytes;
+    return st;
+}
+
+em_status rehearse_open(rehearsal *f, em_run *r, em_err *err)
+{
+    em_device *d = f->ops->device;
+    size_t block = 0;
+    f->planned_scratch_bytes = r->arena.peak_bytes;
+    em_residency_close(&f->forecast);
+    f->weights = (em_residency){.device = d,
+                                .dtype = f->dtype,
+                                .pool = f->pool,
+                                .drop_unpinned = true,
+                                .prefetch = !d->host_addressable,
+                                .pinned_limit_bytes = PINNED_BYTES,
+                                .follow = &f->trace};
+    *r = (em_run){.ops = f->ops, .pool = f->pool, .dtype = f->dtype, .residency = &f->weights};
+    em_status st = f->trace.failed ? em_fail(err, EM_NOMEM, "no memory for a plan") : EM_OK;
+    if (!st) st = share(f, &block, err);
+    if (!st) st = em_arena_open(&r->arena, d, block + f->spare_bytes, f->poisoned, err);
+    if (st) return st;
+    em_arena_set_floor(&r->arena, f->need.weights_bytes);
+    return em_residency_set_store(&f->weights, r->arena.base, f->need.weights_bytes, err);
+}
+
+em_status rehearse_close(rehearsal *f, em_run *r, em_err *err)
+{
+    em_status st = em_residency_set_store(&f->weights, NULL, 0, err);
+    f->scratch_bytes = r->arena.peak_bytes;
+    f->weight_bytes = f->weights.peak_bytes;
+    f->left_bytes = f->weights.resident_bytes;
+    em_residency_close(&f->weights);
+    em_arena_close(&r->arena);
+    em_trace_close(&f->trace);
+    return st;
+}
