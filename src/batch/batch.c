@@ -4,6 +4,7 @@
 #include "base/array.h"
 #include "io/audio_in.h"
 #include "io/file.h"
+#include "io/video_out.h"
 
 #include <errno.h>
 #include <stdio.h>
