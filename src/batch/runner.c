@@ -99,7 +99,7 @@ static em_status prepare(ahead *a)
         return EM_OK;
     }
     st = em_media_begin(&a->media, it->image, it->audio, err);
-    return st ? st : em_media_wait(a->media, err);
+    return st ? st : em_media_wait_unless(a->media, it->batch->options.stop, err);
 }
 
 static void *prepare_thread(void *arg)

@@ -32,6 +32,7 @@ typedef struct decoder {
     size_t size_bytes, pos;
     const char *name;
     double max_seconds, timeout_s, deadline_ms;
+    const atomic_bool *cancel;
 
     AVIOContext *io;
     AVFormatContext *format;
@@ -47,10 +48,15 @@ typedef struct decoder {
 
 /* ---- the file as FFmpeg sees it: one buffer, nothing else ---- */
 
+static bool cancelled(const decoder *d)
+{
+    return d->cancel && atomic_load(d->cancel);
+}
+
 static int out_of_time(void *opaque)
 {
     const decoder *d = opaque;
-    return em_now_ms() > d->deadline_ms;
+    return cancelled(d) || em_now_ms() > d->deadline_ms;
 }
 
 static int read_bytes(void *opaque, uint8_t *out, int want)
@@ -97,6 +103,7 @@ static em_status no_memory(decoder *d)
 static em_status fail_av(decoder *d, int code, const char *doing)
 {
     char why[AV_ERROR_MAX_STRING_SIZE];
+    if (cancelled(d)) return em_fail(d->err, EM_CANCELLED, "cancelled");
     if (code == AVERROR(ENOMEM)) return no_memory(d);
     if (code == AVERROR_EXIT || out_of_time(d)) {
         return em_fail(d->err, EM_FORMAT,
@@ -385,6 +392,7 @@ em_status em_audio_decode(em_audio *out, const void *data, size_t size_bytes, co
     decoder d = {.data = data, .size_bytes = size_bytes, .name = name, .err = err};
     d.max_seconds = use.max_seconds > 0 ? use.max_seconds : 3600.0;
     d.timeout_s = use.timeout_s > 0 ? use.timeout_s : 300.0;
+    d.cancel = use.cancel;
     d.deadline_ms = em_now_ms() + d.timeout_s * 1000.0;
     av_log_set_level(AV_LOG_QUIET); /* a library prints nothing; what matters is in our sentences */
 

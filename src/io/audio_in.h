@@ -13,6 +13,7 @@
 #include "base/status.h"
 #include "io/audio.h"
 
+#include <stdatomic.h>
 #include <stddef.h>
 
 #define EM_AUDIO_MAX_BYTES ((size_t)512 << 20) /* of the file */
@@ -20,7 +21,8 @@
 typedef struct em_audio_limits {
     /* of sound; 0 = one hour. Longer is refused: loudness is that of the whole */
     double max_seconds;
-    double timeout_s; /* of decoding; 0 = five minutes */
+    double timeout_s;          /* of decoding; 0 = five minutes */
+    const atomic_bool *cancel; /* looked at while decoding: EM_CANCELLED; NULL = never */
 } em_audio_limits;
 
 /* The first sound track of a file at its own rate with its own channels (1 to 6, or 8: what AAC

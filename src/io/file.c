@@ -351,6 +351,15 @@ const char *em_file_writer_part(const em_file_writer *w)
     return w->part;
 }
 
+em_status em_file_sync(const char *path, em_err *err)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return em_fail_errno(err, errno, "cannot open '%s'", path);
+    int rc = fsync(fd), cause = errno;
+    close(fd);
+    return rc ? em_fail_errno(err, cause, "cannot write '%s' to the disk", path) : EM_OK;
+}
+
 /* The new name is on the disk only when the folder is. File systems that cannot sync a folder say
  * EINVAL. */
 static em_status sync_dir(const char *dir, em_err *err)

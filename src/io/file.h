@@ -55,6 +55,9 @@ em_status em_dir_free_bytes(uint64_t *out, const char *path, em_err *err);
 /* A small file at once: all or nothing, under its final name only when it is whole. */
 em_status em_file_write(const char *path, const void *data, size_t size_bytes, em_err *err);
 
+/* What was written to a file so far is on the disk when this returns. */
+em_status em_file_sync(const char *path, em_err *err);
+
 /* Bytes go to ".NAME.part-PID" beside the target and get its name when they are complete and on the
  * disk; until then whatever has the name stays untouched. Left-overs of killed runs are removed,
  * one that is being written is respected. */

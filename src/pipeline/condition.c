@@ -58,6 +58,7 @@ void em_job_text(em_job *j)
         rows = em_umt5_forward(r, j->engine->t5, p->ids, p->n); // (L, D)
         em_download(r, rows, p->rows);
         p->encoded = !r->plans && !em_run_stopped(r);
+        if (p->encoded) em_prompt_folder_save(j->engine->prompt_folder, p, dim);
     }
     em_dit_kv kv = em_dit_text(r, j->engine->dit, rows);
     for (int b = 0; b < EM_BRANCHES; b++) j->cond[b].text = kv;

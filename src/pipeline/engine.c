@@ -177,6 +177,21 @@ static em_status choose_device(em_engine *e, const em_engine_params *p, em_err *
     return EM_OK;
 }
 
+/* A folder that cannot be used costs a warning: nothing depends on it. */
+static void open_prompt_folder(em_engine *e, const em_engine_params *p)
+{
+    em_err err = {0};
+    const em_prompt_folder_params q = {.dir = p->prompt_dir,
+                                       .key = p->prompt_key,
+                                       .ops = e->ops->name,
+                                       .dtype = e->dtype,
+                                       .max_bytes = p->prompt_dir_bytes,
+                                       .log = e->log};
+    if (!q.dir || !q.key) return;
+    if (em_prompt_folder_open(&e->prompt_folder, &q, &err))
+        em_logf(&e->log, EM_LOG_WARN, "%s: prompts are not kept for the next run", err.msg);
+}
+
 em_status em_engine_open(em_engine **out, const em_engine_params *p, em_err *err)
 {
     const em_model_source source = {.model_dir = p->model_name,
@@ -195,6 +210,7 @@ em_status em_engine_open(em_engine **out, const em_engine_params *p, em_err *err
     if (!st) st = check_widths(e, err);
     if (!st) st = em_tokenizer_open(&e->tokenizer, e->folder->files.tokenizer, err);
     if (!st) st = em_prompt_cache_open(&e->prompts, err);
+    if (!st) open_prompt_folder(e, p);
     if (st)
         em_engine_close(&e);
     else
@@ -215,6 +231,7 @@ void em_engine_close(em_engine **engine)
     em_dit_close(&e->dit);
     em_tokenizer_close(&e->tokenizer);
     em_prompt_cache_close(&e->prompts);
+    em_prompt_folder_close(&e->prompt_folder);
     for (int k = 0; k < EM_MODEL_COUNT; k++) em_ckpt_close(&e->ckpt[k]);
     em_model_folder_close(&e->folder);
     em_pool_destroy(&e->pool);

@@ -13,6 +13,7 @@
 #include "models/wav2vec2.h"
 #include "ops/table.h"
 #include "pipeline/prompt_cache.h"
+#include "pipeline/prompt_folder.h"
 
 #include <stdatomic.h>
 
@@ -37,6 +38,7 @@ struct em_engine {
     em_dit *dit;
     em_tokenizer *tokenizer;
     em_prompt_cache *prompts;
+    em_prompt_folder *prompt_folder; /* NULL: prompts are not kept on the disk */
     em_pool *pool;
     const em_ops *ops;
     em_dtype dtype;

@@ -87,21 +87,28 @@ static em_status prepare_audio(em_job *j, const em_sound *audio, em_err *err)
     return EM_OK;
 }
 
-static em_status prepare_prompt(em_job *j, em_err *err)
+static em_status add_prompt(em_job *j, int64_t dim, em_err *err)
 {
     em_engine *e = j->engine;
     const char *text = j->p->prompt;
     int64_t most = em_umt5_sizes(e->t5)->max_tokens;
     int32_t ids[MAX_PROMPT_IDS];
     size_t n = 0;
-    j->prompt = em_prompt_cache_find(e->prompts, text);
-    if (j->prompt) return EM_OK;
     em_status st =
         em_tokenizer_encode(e->tokenizer, text, strlen(text),
                             most < MAX_PROMPT_IDS ? (size_t)most : MAX_PROMPT_IDS, ids, &n, err);
     if (st) return st;
-    return em_prompt_cache_add(&j->prompt, e->prompts, text, ids, (int64_t)n,
-                               em_umt5_sizes(e->t5)->dim, err);
+    return em_prompt_cache_add(&j->prompt, e->prompts, text, ids, (int64_t)n, dim, err);
+}
+
+static em_status prepare_prompt(em_job *j, em_err *err)
+{
+    em_engine *e = j->engine;
+    int64_t dim = em_umt5_sizes(e->t5)->dim;
+    j->prompt = em_prompt_cache_find(e->prompts, j->p->prompt);
+    em_status st = j->prompt ? EM_OK : add_prompt(j, dim, err);
+    if (!st) em_prompt_folder_load(e->prompt_folder, j->prompt, dim);
+    return st;
 }
 
 static void prepare_noise(em_job *j, size_t n)

@@ -5,19 +5,18 @@
 #include "base/alloc.h"
 #include "io/file.h"
 #include "io/state_file.h"
-#include "pipeline/synthetic_model.h"
 
-#include "../test.h"
+#include "../tiny_engine.h"
 #include "../tmpdir.h"
 
 #include <math.h>
 #include <signal.h>
 #include <sys/wait.h>
 
-enum { SIDE = 32, RATE_HZ = 16000, STEPS = 4, FRAMES = 5, ALL = -1 };
+enum { SIDE = TINY_SIDE, STEPS = 4, FRAMES = TINY_FRAMES, ALL = -1 };
 
 static uint8_t portrait[SIDE * SIDE * 3];
-static float voice[RATE_HZ / 2];
+static float voice[TINY_SAMPLES];
 static tmpdir *models;
 static em_engine *engine;
 static char warning[1024]; /* the last one */
@@ -31,36 +30,21 @@ static void on_log(void *user, em_level level, const char *msg)
 
 static em_engine *open_engine(em_weight_dtype dtype)
 {
-    enum { PARTS = 4 };
-    char path[PARTS][128];
-    static const char *const at[PARTS] = {EM_SYNTHETIC_BASE, EM_SYNTHETIC_FLASH,
-                                          EM_SYNTHETIC_WAV2VEC2, EM_SYNTHETIC_CONFIG};
     em_err err = {0};
     em_engine *e = NULL;
-    em_engine_params p = em_engine_params_default();
-    for (int i = 0; i < PARTS; i++) snprintf(path[i], sizeof path[i], "%s/%s", models->path, at[i]);
-    p.model_name = path[0];
-    p.transformer_path = path[1];
-    p.wav2vec_model_dir = path[2];
-    p.config_path = path[3];
-    p.threads = 1;
+    em_engine_params p = tiny_engine_params(models->path);
     p.dtype = dtype;
     p.log = (em_log){on_log, NULL};
     assert_ok(em_engine_open(&e, &p, &err), err);
     return e;
 }
 
-/* Any picture and sound, and the five models at their smallest. */
 static int make_inputs(void **state)
 {
-    em_err err = {0};
-    const em_synthetic_sizes tiny = em_synthetic_sizes_tiny();
-    for (int i = 0; i < SIDE * SIDE * 3; i++) portrait[i] = (uint8_t)(i * 7 + i / SIDE);
-    for (int i = 0; i < RATE_HZ / 2; i++) voice[i] = (float)(0.3 * sin(i * 0.07) * sin(i * 0.0011));
+    tiny_inputs(portrait, voice);
     if (tmpdir_setup(state)) return -1;
     models = *state;
-    const em_synthetic_folder to = {.dir = models->path, .seed = 1};
-    assert_ok(em_synthetic_write_folder(&tiny, &to, &err), err);
+    tiny_models(models->path, 1);
     engine = open_engine(EM_WEIGHT_FLOAT32);
     return 0;
 }
@@ -129,7 +113,7 @@ static em_status generate(em_engine *e, const em_params *p, watch *w, em_result 
 {
     em_err err = {0};
     const em_picture image = {portrait, SIDE, SIDE};
-    const em_sound sound = {voice, RATE_HZ / 2, RATE_HZ};
+    const em_sound sound = {voice, TINY_SAMPLES, TINY_RATE_HZ};
     const em_sink sink = {.progress = on_progress, .frame = on_frame, .user = w};
     em_status st = em_generate(e, &image, &sound, p, &sink, r, &err);
     em_engine_resume(e);
@@ -446,7 +430,7 @@ static void a_bad_result_is_not_kept(void **state)
     em_resume_close(&file);
     watch w = {.done = ALL};
     const em_picture image = {portrait, SIDE, SIDE};
-    const em_sound sound = {voice, RATE_HZ / 2, RATE_HZ};
+    const em_sound sound = {voice, TINY_SAMPLES, TINY_RATE_HZ};
     const em_sink sink = {.progress = on_progress, .user = &w};
     assert_int_equal(em_generate(engine, &image, &sound, &p, &sink, &r, &err), EM_VERDICT);
     assert_int_equal(access(resume_path, F_OK), -1);
