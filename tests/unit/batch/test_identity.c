@@ -26,8 +26,8 @@ static em_batch_job job_of(void **state)
     em_params p = em_params_default();
     p.prompt = "she speaks";
     return (em_batch_job){.image = (char *)(uintptr_t)tmpdir_text(state, "a.png", "picture"),
-                          .audio = (char *)(uintptr_t)"https://x.org/a.wav?sig=1",
-                          .name = (char *)(uintptr_t)"a",
+                          .audio = (char *)(uintptr_t) "https://x.org/a.wav?sig=1",
+                          .name = (char *)(uintptr_t) "a",
                           .params = p};
 }
 
@@ -84,15 +84,15 @@ static void names_and_signatures_make_none(void **state)
 {
     const em_batch_job a = job_of(state);
     em_batch_job b = a;
-    b.name = (char *)(uintptr_t)"another";
+    b.name = (char *)(uintptr_t) "another";
     b.index = 7;
     b.line = 9;
-    b.upload_url = (char *)(uintptr_t)"https://y.org/b.mp4?sig=2";
-    b.audio = (char *)(uintptr_t)"https://user:word@x.org/a.wav?sig=3#x";
+    b.upload_url = (char *)(uintptr_t) "https://y.org/b.mp4?sig=2";
+    b.audio = (char *)(uintptr_t) "https://user:word@x.org/a.wav?sig=3#x";
     b.params.resume_path = "x";
     b.params.guidance_scale = 3; /* above 1 its value has no effect */
     assert_true(same(&a, &b));
-    b.audio = (char *)(uintptr_t)"https://x.org/b.wav?sig=1";
+    b.audio = (char *)(uintptr_t) "https://x.org/b.wav?sig=1";
     assert_false(same(&a, &b));
 
     em_batch_job off = a, off_too = a;
@@ -110,8 +110,8 @@ static void names_and_signatures_make_none(void **state)
 static void no_secret_is_in_it(void **state)
 {
     em_batch_job a = job_of(state);
-    a.audio = (char *)(uintptr_t)"https://user:s3cret@x.org/a.wav?sig=s3cret#s3cret";
-    a.upload_url = (char *)(uintptr_t)"https://x.org/s3cret";
+    a.audio = (char *)(uintptr_t) "https://user:s3cret@x.org/a.wav?sig=s3cret#s3cret";
+    a.upload_url = (char *)(uintptr_t) "https://x.org/s3cret";
     em_identity id = make_of(&a, models);
     assert_null(strstr(id.about, "s3cret"));
     assert_non_null(strstr(id.about, "https://x.org/a.wav\n"));
@@ -196,12 +196,9 @@ static void every_allocation_may_fail(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        IN_TMPDIR(parameters_make_a_difference),
-        IN_TMPDIR(names_and_signatures_make_none),
-        IN_TMPDIR(no_secret_is_in_it),
-        IN_TMPDIR(files),
-        IN_TMPDIR(differences_are_said),
-        IN_TMPDIR(hashes_of_files),
+        IN_TMPDIR(parameters_make_a_difference), IN_TMPDIR(names_and_signatures_make_none),
+        IN_TMPDIR(no_secret_is_in_it),           IN_TMPDIR(files),
+        IN_TMPDIR(differences_are_said),         IN_TMPDIR(hashes_of_files),
         IN_TMPDIR(every_allocation_may_fail),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
