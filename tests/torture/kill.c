@@ -2,11 +2,9 @@
  * kill -9, and started again. Half of the points are calls that change the folder of the videos (at
  * such a call, half of a write done), half are moments at random. Each time:
  *
- *   after the kill    whatever has the name of a video is the video, byte for byte; the ledger is
- *                     sound
- *   after the rerun   every video is there and equals the undisturbed run's; nothing is left over; a
- *                     video that was there is not made again; of a job that was under way no step is
- *                     redone that was safe
+ *   killed  whatever has the name of a video is the video, byte for byte; the ledger is sound
+ *   rerun   every video is there and equals the undisturbed run's; nothing is left over; a video
+ *           that was there is not made again; no step is redone that was safe
  *
  * At every fourth point the rerun is killed, too. --all: every such call, and as many moments, at
  * least 300 in all. */
