@@ -48,6 +48,28 @@ uint32_t em_crc32(uint32_t crc, const void *data, size_t len_bytes)
     return ~crc;
 }
 
+/* a * b modulo the CRC's polynomial; bit 31 is the constant term. */
+static uint32_t crc_multiply(uint32_t a, uint32_t b)
+{
+    uint32_t product = 0;
+    for (int i = 31; i >= 0; i--) {
+        if (a >> i & 1) product ^= b;
+        b = b >> 1 ^ (b & 1 ? 0xedb88320u : 0);
+    }
+    return product;
+}
+
+/* The first stretch moves up by as many bits as the second has: times x to that power. */
+uint32_t em_crc32_join(uint32_t first, uint32_t second, uint64_t second_bytes)
+{
+    uint32_t power = 1u << 23; /* x^8, then its squares: a byte, two, four, … */
+    for (uint64_t n = second_bytes; n; n >>= 1) {
+        if (n & 1) first = crc_multiply(first, power);
+        power = crc_multiply(power, power);
+    }
+    return first ^ second;
+}
+
 /* ---- SHA-256 --------------------------------------------------------------------------------- */
 
 /* The first 32 bits of the fractional parts of the cube roots of the first 64 primes. */

@@ -12,6 +12,9 @@ uint64_t em_fnv1a64(uint64_t h, const void *data, size_t len_bytes);
 /* CRC-32 as zip has it (reflected 0x04C11DB7). Continue from a previous value, or start at 0. */
 uint32_t em_crc32(uint32_t crc, const void *data, size_t len_bytes);
 
+/* The CRC of two stretches after one another, from their CRCs and the second's length. */
+uint32_t em_crc32_join(uint32_t first, uint32_t second, uint64_t second_bytes);
+
 /* SHA-256 (FIPS 180-4). */
 #define EM_SHA256_BYTES 32
 #define EM_SHA256_HEX_BYTES 65 /* with the NUL */

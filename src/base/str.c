@@ -115,3 +115,32 @@ const char *em_format_seconds(char out[24], double seconds)
     }
     return out;
 }
+
+/* How many bytes follow the first one of a character, and the least that the second may be; 0 is
+ * no first byte. The second byte's range is where long forms, surrogates and too much show. */
+static size_t utf8_tail(unsigned char lead, unsigned char *least, unsigned char *most)
+{
+    *least = lead == 0xe0 ? 0xa0 : lead == 0xf0 ? 0x90 : 0x80;
+    *most = lead == 0xed ? 0x9f : lead == 0xf4 ? 0x8f : 0xbf;
+    if (lead >= 0xc2 && lead <= 0xdf) return 1;
+    if (lead >= 0xe0 && lead <= 0xef) return 2;
+    return lead >= 0xf0 && lead <= 0xf4 ? 3 : 0;
+}
+
+bool em_utf8_valid(const char *s, size_t len)
+{
+    const unsigned char *p = (const unsigned char *)s, *end = p + len;
+    while (p < end) {
+        unsigned char least, most;
+        if (*p < 0x80) {
+            p++;
+            continue;
+        }
+        size_t n = utf8_tail(*p, &least, &most);
+        if (n == 0 || (size_t)(end - p) <= n || p[1] < least || p[1] > most) return false;
+        for (size_t i = 2; i <= n; i++)
+            if ((p[i] & 0xc0) != 0x80) return false;
+        p += n + 1;
+    }
+    return true;
+}

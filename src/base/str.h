@@ -24,6 +24,9 @@ const char *em_str_text(const em_str *s);
  * letter, and so do capitals. For "did you mean": words of more than 63 bytes are simply far. */
 size_t em_str_distance(const char *a, const char *b);
 
+/* Whether the bytes are UTF-8: shortest forms, no surrogates, nothing above U+10FFFF. */
+bool em_utf8_valid(const char *s, size_t len);
+
 /* "3.2 GiB", "512 B": into out (at least 16 bytes); returns out. */
 const char *em_format_bytes(char out[16], unsigned long long bytes);
 /* "12.3 s", "4 min 05 s", "2 h 03 min": into out (at least 24 bytes); returns out. */

@@ -3,7 +3,7 @@
  *     row            file            verdict
  *     none, FAILED   none            to be made
  *     none, FAILED   whole           found: somebody else's, left alone
- *     DONE           agrees          same identity: finished; another: made anew, this one kept aside
+ *     DONE           agrees          same identity: finished; another: made anew, this one aside
  *     FOUND          agrees          finished
  *     DONE, FOUND    whole, differs  found
  *     any            not whole       to be made

@@ -5,8 +5,8 @@
  * A job's row, by the file name of its video:
  *
  *                 +--> FAILED          says why; nothing is under the final name because of it
- *     (no row) ---+--> COMMITTING      the video is whole and on the disk under `part`, and its hash
- *                 |        |           is known; it is about to get its name
+ *     (no row) ---+--> COMMITTING      the video is whole and on the disk under `part`, its hash is
+ *                 |        |           known; it is about to get its name
  *                 |        +--> DONE   it has its name
  *                 +--> FOUND           a whole video was there that no row knew: left alone
  *

@@ -49,6 +49,7 @@ em_exit em_command_synth(em_options *o, em_terminal *t)
     const em_synthetic_folder to = {.dir = o->out,
                                     .seed = (uint64_t)o->synth_seed,
                                     .with_base = o->with_base,
+                                    .torch = o->synth_torch == 1,
                                     .pool = pool,
                                     .log = em_terminal_log(t),
                                     .stop = em_interrupt_flag()};

@@ -47,6 +47,7 @@ static const choice memory_modes[] = {{"lightweight", EM_MEMORY_LIGHTWEIGHT},
 static const choice teacache_modes[] = {{"branch", EM_TEACACHE_BRANCH},
                                         {"reference", EM_TEACACHE_REFERENCE},
                                         {0}};
+static const choice formats[] = {{"safetensors", 0}, {"pth", 1}, {0}};
 static const choice rngs[] = {{"cuda", EM_RNG_CUDA}, {"cpu", EM_RNG_CPU}, {0}};
 
 typedef enum effect {
@@ -145,7 +146,7 @@ static const option table[] = {
     OPT("memory_mode", CHOICE, engine.memory_mode, JOB, "NAME",
         "weights in memory only while used, or all the time", .choices = memory_modes),
     OPT("device", TEXT, engine.device, JOB, "NAME", "auto, cpu, or ref: slow reference loops"),
-    OPT("threads", INT, engine.threads, JOB | EM_COMMAND_SYNTH, "N",
+    OPT("threads", INT, engine.threads, JOB | EM_COMMAND_SYNTH | EM_COMMAND_INSPECT, "N",
         "0: every core that this process may use", .most = 1024),
 
     OPT("force", SWITCH, force, MAKE, NULL, "make finished videos anew"),
@@ -164,6 +165,8 @@ static const option table[] = {
     OPT("allow_private", LIST, allow_private, MAKE, "CIDR...",
         "networks that are not public and may be fetched from all the same", .fallback = "none"),
 
+    OPT("verify", SWITCH, verify, EM_COMMAND_INSPECT, NULL,
+        "read every byte: hash them all, check the archives' CRCs"),
     OPT("json", SWITCH, json, EM_COMMAND_PLAN | EM_COMMAND_INSPECT, NULL, "print JSON"),
     OPT("size", TEXT, size, EM_COMMAND_SYNTH, "SIZE",
         "tiny, full (the released sizes, 20 GB) or FILE.json"),
@@ -171,6 +174,9 @@ static const option table[] = {
         .most = 9223372036854775807.0),
     OPT("out", TEXT, out, EM_COMMAND_SYNTH, "DIR", "folder of the checkpoint",
         .fallback = "required"),
+    OPT("format", CHOICE, synth_torch, EM_COMMAND_SYNTH, "NAME",
+        "safetensors, or pth as released: VAE, text and image encoder in .pth, wav2vec2 in .bin",
+        .choices = formats),
     OPT("with_base", SWITCH, with_base, EM_COMMAND_SYNTH, NULL,
         "write the base model's own transformer too"),
 

@@ -53,6 +53,8 @@ typedef struct em_options {
     const char *size, *out, *path; /* synth, inspect */
     int64_t synth_seed;
     bool with_base;
+    int synth_torch; /* of `formats`: as released */
+    bool verify;
     /* accepted so that old command lines work */
     const char *unused;
     bool unused_switch;

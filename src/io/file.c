@@ -105,6 +105,71 @@ static em_status read_all(int fd, char *data, size_t size_bytes, size_t *got, co
     return EM_OK;
 }
 
+/* The whole pages that hold the range. */
+static void advise(const void *data, size_t size_bytes, int advice)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t begin = (uintptr_t)data & ~(page - 1);
+    if (size_bytes) madvise((void *)begin, (uintptr_t)data + size_bytes - begin, advice);
+}
+
+void em_map_jump(const void *data, size_t size_bytes)
+{
+    advise(data, size_bytes, MADV_RANDOM);
+}
+
+void em_map_fetch(const void *data, size_t size_bytes)
+{
+    advise(data, size_bytes, MADV_WILLNEED);
+}
+
+void em_map_in_order(const void *data, size_t size_bytes)
+{
+    advise(data, size_bytes, MADV_NORMAL);
+}
+
+/* Pages that are shared, if with nobody, outlive their being dropped. What is too small to hold a
+ * whole page comes from em_alloc: a process has not so many maps as a checkpoint may have
+ * tensors. */
+enum { BLOCK_MAPPED_BYTES = 4096 };
+
+em_status em_block_open(em_block *out, size_t size_bytes, em_err *err)
+{
+    em_block b = {.size_bytes = size_bytes};
+    if (size_bytes < BLOCK_MAPPED_BYTES) {
+        b.data = em_alloc(size_bytes);
+    } else {
+        b.data = mmap(NULL, size_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+        if (b.data == MAP_FAILED) b.data = NULL;
+    }
+    if (!b.data) return em_fail(err, EM_NOMEM, "out of memory for a copy of %zu bytes", size_bytes);
+    *out = b;
+    return EM_OK;
+}
+
+void em_block_close(em_block *b)
+{
+    if (b->size_bytes < BLOCK_MAPPED_BYTES)
+        em_free(b->data);
+    else
+        munmap(b->data, b->size_bytes);
+    *b = (em_block){0};
+}
+
+em_status em_file_peek(void *out, size_t *size_bytes, const char *path, size_t max_bytes,
+                       em_err *err)
+{
+    int fd;
+    struct stat info;
+    size_t got = 0;
+    em_status st = open_regular(&fd, &info, path, err);
+    if (st) return st;
+    st = read_all(fd, out, max_bytes, &got, path, err);
+    close(fd);
+    if (!st) *size_bytes = got;
+    return st;
+}
+
 em_status em_file_read(char **out, size_t *size_bytes, const char *path, size_t max_bytes,
                        em_err *err)
 {

@@ -27,8 +27,29 @@ void em_map_close(em_map *map); /* NULL and a closed map are allowed */
 
 /* Tells the kernel that the whole pages inside the range are not needed for now, so that reading a
  * large file once does not count as memory in use. They read the same afterwards. For mapped files
- * only. */
+ * and blocks only. */
 void em_map_drop(const void *data, size_t size_bytes);
+
+/* Hints about a range, for which nothing changes but how long it takes: `jump` says that it will be
+ * read here and there, so that the kernel reads no more than that; `fetch` that it will be wanted
+ * soon, so that reading starts now; `in_order` ends a jump. */
+void em_map_jump(const void *data, size_t size_bytes);
+void em_map_fetch(const void *data, size_t size_bytes);
+void em_map_in_order(const void *data, size_t size_bytes);
+
+/* Memory for a copy of what a map holds: em_map_drop gives its pages back too and loses nothing,
+ * which memory from em_alloc would. Zeroed; owned by the block. {0} is a closed one. */
+typedef struct em_block {
+    void *data;
+    size_t size_bytes;
+} em_block;
+
+em_status em_block_open(em_block *out, size_t size_bytes, em_err *err);
+void em_block_close(em_block *block);
+
+/* The first bytes of a regular file, at most max_bytes: how many are there. */
+em_status em_file_peek(void *out, size_t *size_bytes, const char *path, size_t max_bytes,
+                       em_err *err);
 
 /* A small file whole: *out is owned (em_free) and has a NUL after its *size_bytes bytes. A file
  * above max_bytes is refused. */

@@ -18,4 +18,7 @@
  * middle (that is em_ckpt_verify). Names as they are now: after em_ckpt_strip_prefix others. */
 void em_ckpt_fingerprint(const em_ckpt *ckpt, char out[EM_SHA256_HEX_BYTES]);
 
+/* What is hashed of a tensor before its bytes: name to dimensions. */
+void em_ckpt_hash_heading(em_sha256 *h, const em_ckpt_tensor *tensor);
+
 #endif

@@ -48,53 +48,91 @@ static bool ends_with(const char *s, const char *tail)
     return n >= m && strcmp(s + n - m, tail) == 0;
 }
 
-/* "x.pth" -> "x.safetensors"; *out owned, NULL where the name does not end like a PyTorch file. */
-static em_status safetensors_twin(char **out, const char *path, em_err *err)
+/* Where one file was looked for: what was found, or what to say. */
+typedef struct search {
+    const char *dir;
+    char *found; /* owned; NULL so far */
+    em_str tried;
+    bool folder; /* a folder has the name */
+    em_status st;
+} search;
+
+/* dir/name, unless something was found before. */
+static void try_file(search *s, const char *name)
 {
-    *out = NULL;
-    if (!ends_with(path, ".pth") && !ends_with(path, ".pt") && !ends_with(path, ".bin"))
-        return EM_OK;
-    em_str s = {0};
-    em_str_append(&s, path, (size_t)(strrchr(path, '.') - path));
-    em_str_printf(&s, ".safetensors");
-    if (s.failed) {
-        em_str_free(&s);
-        return nomem(err);
+    if (s->found || s->st) return;
+    char *path = em_path_join(s->dir, name);
+    if (!path) {
+        s->st = EM_NOMEM;
+    } else if (em_path_is_file(path)) {
+        s->found = path;
+        path = NULL;
+    } else {
+        s->folder = s->folder || em_path_is_dir(path);
+        em_str_printf(&s->tried, "%s'%s'", s->tried.len ? ", " : "", name);
     }
-    *out = s.data;
-    return EM_OK;
+    em_free(path);
 }
 
-/* dir/name, its .safetensors twin first. `what` for the sentence: "the VAE". */
+/* The same, also as an index of shards. */
+static void try_indexed(search *s, const char *name)
+{
+    em_str index = {0};
+    try_file(s, name);
+    em_str_printf(&index, "%s.index.json", name);
+    if (index.failed)
+        s->st = EM_NOMEM;
+    else
+        try_file(s, index.data);
+    em_str_free(&index);
+}
+
+/* A name of one of the two formats, then the same name in the other. */
+static void try_formats(search *s, const char *name)
+{
+    static const char plain[] = ".safetensors";
+    const char *dot = strrchr(name, '.');
+    try_indexed(s, name);
+    if (!dot) return;
+    bool torch = !strcmp(dot, ".pth") || !strcmp(dot, ".pt") || !strcmp(dot, ".bin");
+    if (!torch && strcmp(dot, plain) != 0) return;
+    em_str twin = {0};
+    em_str_append(&twin, name, (size_t)(dot - name));
+    em_str_printf(&twin, "%s", torch ? plain : ".pth");
+    if (twin.failed)
+        s->st = EM_NOMEM;
+    else
+        try_indexed(s, twin.data);
+    em_str_free(&twin);
+}
+
+/* *out is owned. `what` for the sentence: "the VAE". */
+static em_status end_search(search *s, char **out, const char *what, em_err *err)
+{
+    if (s->tried.failed) s->st = EM_NOMEM;
+    if (s->st) {
+        nomem(err);
+    } else if (s->found) {
+        *out = s->found;
+        s->found = NULL;
+    } else {
+        s->st = em_fail(err, EM_IO, "%s is missing in '%s': tried %s%s", what,
+                        *s->dir ? s->dir : ".", em_str_text(&s->tried),
+                        s->folder ? " (one is a folder, a file was expected)" : "");
+    }
+    em_str_free(&s->tried);
+    em_free(s->found);
+    return s->st;
+}
+
+/* The file that the configuration names, then the same name in the folder itself. */
 static em_status find_file(char **out, const char *dir, const char *name, const char *what,
                            em_err *err)
 {
-    char *twin = NULL, *path = em_path_join(dir, name);
-    if (!path) return nomem(err);
-    em_status st = safetensors_twin(&twin, path, err);
-    if (st) goto fail;
-    if (twin && em_path_is_file(twin)) {
-        *out = twin;
-        em_free(path);
-        return EM_OK;
-    }
-    if (em_path_is_file(path)) {
-        *out = path;
-        em_free(twin);
-        return EM_OK;
-    }
-    if (em_path_is_dir(path)) {
-        st = em_fail(err, EM_IO, "%s: '%s' is a folder, a file was expected", what, path);
-    } else if (twin) {
-        st = em_fail(err, EM_IO, "%s is missing: neither '%s' nor '%s' exists", what, twin, path);
-    } else {
-        st = em_fail(err, EM_IO, "%s is missing: '%s' does not exist", what, path);
-    }
-
-fail:
-    em_free(twin);
-    em_free(path);
-    return st;
+    search s = {.dir = dir};
+    try_formats(&s, name);
+    if (*dir && em_path_base(name) != name && name[0] != '/') try_formats(&s, em_path_base(name));
+    return end_search(&s, out, what, err);
 }
 
 /* Whether dir/below/name is a file; *st collects a lack of memory. */
@@ -532,35 +570,42 @@ static em_status push_shards(em_model_files *f, size_t *cap, const char *dir, em
     return st;
 }
 
-/* diffusion_pytorch_model.safetensors or .bin, else shards, else nothing. */
-static em_status push_base(em_model_files *f, size_t *cap, const char *dir, em_err *err)
+/* The names of a whole file or of an index, in the reference's order. */
+static void try_base(search *s)
 {
-    static const char *const whole[] = {"diffusion_pytorch_model.safetensors",
-                                        "diffusion_pytorch_model.bin"};
-    for (size_t i = 0; i < sizeof whole / sizeof *whole; i++) {
-        char *path = em_path_join(dir, whole[i]);
-        if (!path) return nomem(err);
-        if (em_path_is_file(path)) return push_transformer(f, cap, path, err);
-        em_free(path);
-    }
-    return push_shards(f, cap, dir, err);
+    try_indexed(s, "diffusion_pytorch_model.bin");
+    try_indexed(s, "diffusion_pytorch_model.safetensors");
 }
 
-/* --transformer_path: a file, or a folder with checkpoint-N.pth. */
+/* One of those, else shards, else nothing. */
+static em_status push_base(em_model_files *f, size_t *cap, const char *dir, em_err *err)
+{
+    search s = {.dir = dir};
+    char *path = NULL;
+    try_base(&s);
+    if (!s.found && !s.st) {
+        em_str_free(&s.tried);
+        return push_shards(f, cap, dir, err);
+    }
+    em_status st = end_search(&s, &path, "the transformer", err);
+    return st ? st : push_transformer(f, cap, path, err);
+}
+
+/* --transformer_path: a file, or a folder with checkpoint-N.pth, or one that is laid out as the
+ * released one. */
 static em_status push_flash(em_model_files *f, size_t *cap, const em_model_source *src, em_err *err)
 {
     char name[48], *path = NULL;
-    em_status st;
-    if (em_path_is_dir(src->transformer_path)) {
-        snprintf(name, sizeof name, "checkpoint-%d.pth",
-                 src->ckpt_idx ? src->ckpt_idx : DEFAULT_CKPT_IDX);
-        st = find_file(&path, src->transformer_path, name, "--transformer_path (with --ckpt_idx)",
-                       err);
-    } else if (em_path_is_file(src->transformer_path)) {
+    if (em_path_is_file(src->transformer_path))
         return push_transformer(f, cap, em_strdup(src->transformer_path), err);
-    } else {
+    if (!em_path_is_dir(src->transformer_path))
         return em_fail(err, EM_IO, "--transformer_path '%s' does not exist", src->transformer_path);
-    }
+    search s = {.dir = src->transformer_path};
+    snprintf(name, sizeof name, "checkpoint-%d.pth",
+             src->ckpt_idx ? src->ckpt_idx : DEFAULT_CKPT_IDX);
+    try_formats(&s, name);
+    if (!src->ckpt_idx) try_base(&s);
+    em_status st = end_search(&s, &path, "the transformer of --transformer_path", err);
     return st ? st : push_transformer(f, cap, path, err);
 }
 
@@ -573,8 +618,9 @@ static em_status find_transformer(em_model_files *f, const char *dir, const em_m
     if (st || f->transformer_count) return st;
     return em_fail(
         err, EM_IO,
-        "the transformer's weights are missing: '%s' has neither diffusion_pytorch_model"
-        ".safetensors nor another .safetensors of it, and no --transformer_path is given",
+        "the transformer's weights are missing: '%s' has neither diffusion_pytorch_model.bin, "
+        ".safetensors or their .index.json, nor another .safetensors, and no --transformer_path is "
+        "given",
         dir);
 }
 
@@ -582,27 +628,25 @@ static em_status find_transformer(em_model_files *f, const char *dir, const em_m
 
 static em_status find_wav2vec2(char **out, const char *dir, em_err *err)
 {
-    em_status st = find_file(out, dir, "model.safetensors", "wav2vec2", err);
-    if (st == EM_IO) st = find_file(out, dir, "pytorch_model.bin", "wav2vec2", err);
-    if (st != EM_IO) return st;
-    return em_fail(err, EM_IO,
-                   "wav2vec2 is missing: '%s' has neither model.safetensors nor pytorch_model.bin",
-                   dir);
+    search s = {.dir = dir};
+    try_indexed(&s, "model.safetensors");
+    try_indexed(&s, "pytorch_model.bin");
+    return end_search(&s, out, "wav2vec2", err);
 }
 
 static em_status find_files(em_model_files *f, const layout *at, const em_model_source *src,
                             em_err *err)
 {
-    char *tokenizer = NULL;
     const char *dir = src->model_dir;
     const char *vae_dir = src->vae_path ? "" : dir, *vae = src->vae_path ? src->vae_path : at->vae;
     em_status st = find_file(&f->vae, vae_dir, vae, "the VAE", err);
     if (!st) st = find_file(&f->t5, dir, at->t5, "the text encoder", err);
     if (!st) st = find_file(&f->clip, dir, at->clip, "the image encoder", err);
-    if (!st && !(tokenizer = em_path_join(dir, at->tokenizer))) st = nomem(err);
-    if (!st) st = find_file(&f->tokenizer, tokenizer, "spiece.model", "the tokenizer", err);
+    char *spiece = em_path_join(at->tokenizer, "spiece.model");
+    if (!st && !spiece) st = nomem(err);
+    if (!st) st = find_file(&f->tokenizer, dir, spiece, "the tokenizer", err);
     if (!st) st = find_wav2vec2(&f->wav2vec2, src->wav2vec_dir, err);
-    em_free(tokenizer);
+    em_free(spiece);
     return st;
 }
 

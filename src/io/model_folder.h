@@ -5,10 +5,13 @@
  *     MODEL/Wan2.1_VAE.*                  names from config.yaml, these too:
  *     MODEL/models_t5_*.*  MODEL/models_clip_*.*
  *     MODEL/google/umt5-xxl/spiece.model
- *     WAV2VEC/config.json  preprocessor_config.json  model.safetensors
+ *     WAV2VEC/config.json  preprocessor_config.json  model.safetensors or pytorch_model.bin
  *
  * config.yaml is the one given, else MODEL/config.yaml, else a built-in copy of the released one. A
- * name that ends in .pth, .pt or .bin is looked for with .safetensors in its place first.
+ * file is looked for under its configured name, as an index of shards (NAME.index.json), in the
+ * other format (.safetensors for .pth, .pt and .bin, and .pth for .safetensors), and then in MODEL
+ * itself. The transformer's base weights, in the reference's order: diffusion_pytorch_model.bin,
+ * .safetensors, every *.safetensors of the folder that is no other model's.
  */
 #ifndef EM_IO_MODEL_FOLDER_H
 #define EM_IO_MODEL_FOLDER_H

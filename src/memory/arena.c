@@ -73,14 +73,15 @@ void *em_arena_take(em_arena *a, size_t size_bytes, bool high)
 
 em_mark em_arena_mark(const em_arena *a)
 {
-    return (em_mark){a->low_bytes, a->high_bytes};
+    return (em_mark){a->low_bytes - a->floor_bytes, a->high_bytes};
 }
 
 void em_arena_release(em_arena *a, em_mark m)
 {
-    assert(m.low_bytes <= a->low_bytes);
-    poison(a, m.low_bytes, a->low_bytes);
-    a->low_bytes = m.low_bytes;
+    size_t low = a->floor_bytes + m.low_bytes;
+    assert(low <= a->low_bytes);
+    poison(a, low, a->low_bytes);
+    a->low_bytes = low;
 }
 
 void em_arena_release_all(em_arena *a, em_mark m)

@@ -28,11 +28,12 @@ typedef struct em_arena {
     bool poisoned;                /* released bytes are overwritten: tests */
 } em_arena;
 
+/* low_bytes above the floor: a mark outlives a floor that moves. */
 typedef struct em_mark {
     size_t low_bytes, high_bytes;
 } em_mark;
 
-enum { EM_ARENA_ALIGN = 64 };
+enum { EM_ARENA_ALIGN = 256 }; /* what libraries want of a workspace */
 
 /* A block of size_bytes, rounded up to EM_ARENA_ALIGN, from the device. With `poisoned` (tests)
  * fresh and released bytes are 0xFF, which reads as NaN in every float type. Close with

@@ -22,7 +22,7 @@ struct em_binder {
     const int64_t *sizes;
     int n_sizes;
     em_group *group;
-    unsigned char *used;  /* owned: one flag per tensor of the checkpoint */
+    unsigned char *fate;  /* owned: em_bind_fate of each tensor of the checkpoint */
     const char **ignored; /* owned array of borrowed patterns */
     size_t n_ignored, cap_ignored;
     int problems, missing, misshaped; /* problems = missing + misshaped + others */
@@ -33,7 +33,7 @@ struct em_binder {
 static em_status open_binder(em_binder **out, size_t tensors, em_err *err)
 {
     em_binder *b = em_alloc(sizeof *b);
-    if (b && tensors && !(b->used = em_alloc(tensors))) em_free(b), b = NULL;
+    if (b && tensors && !(b->fate = em_alloc(tensors))) em_free(b), b = NULL;
     if (!b) return em_fail(err, EM_NOMEM, "no memory to bind %zu tensors", tensors);
     *out = b;
     return EM_OK;
@@ -135,9 +135,20 @@ static const em_ckpt_tensor *find(const em_binder *b, const char *prefix, const 
     return em_ckpt_find(b->ckpt, other);
 }
 
-static void mark_used(em_binder *b, const em_ckpt_tensor *t)
+static void set_fate(em_binder *b, const em_ckpt_tensor *t, em_bind_fate fate)
 {
-    b->used[t - em_ckpt_at(b->ckpt, 0)] = 1;
+    b->fate[t - em_ckpt_at(b->ckpt, 0)] = (unsigned char)fate;
+}
+
+static void list_missing(em_binder *b, const em_bind_item *it)
+{
+    em_bind_audit *a = b->audit;
+    em_bind_missing m = {.name = em_strdup(it->name), .ndim = it->ndim};
+    memcpy(m.dim, it->dim, sizeof m.dim);
+    if (m.name && EM_PUSH(a->missing_item, a->missing, a->missing_cap, m)) return;
+    em_free(m.name);
+    em_fail(&b->first, EM_NOMEM, "no memory to list %s", it->name);
+    b->ended = true;
 }
 
 static void bind_tensor(em_binder *b, const em_bind *row, const em_ckpt_tensor *t, em_tensor *slot)
@@ -154,22 +165,22 @@ static void bind_row(em_binder *b, const em_bind *row, const char *prefix, const
 {
     const em_ckpt_tensor *t = find(b, prefix, row, it->name);
     char want[80], got[80];
-    if (t) mark_used(b, t);
-    if (t && row->use == EM_BIND_UNUSED && b->audit) b->audit->spare++;
+    if (t) set_fate(b, t, row->use == EM_BIND_UNUSED ? EM_BIND_SPARE : EM_BIND_USED);
     if (row->use == EM_BIND_UNUSED || (!t && row->use == EM_BIND_OPTIONAL)) return;
     if (!t) {
         problem(b, &b->missing, "%s: tensor '%s' %s is missing", b->model, it->name,
                 em_shape_text(want, it->dim, it->ndim));
+        if (b->audit) list_missing(b, it);
     } else if (!shape_fits(t, it->dim, it->ndim)) {
         problem(b, &b->misshaped, "%s: tensor '%s' has shape %s, expected %s (file '%s')", b->model,
                 it->name, em_shape_text(got, t->dim, t->ndim),
                 em_shape_text(want, it->dim, it->ndim), t->file);
+        set_fate(b, t, EM_BIND_MISSHAPED);
     } else if (!em_dtype_is_float(t->dtype)) {
         problem(b, &b->misshaped, "%s: tensor '%s' is %s, expected F32, F16 or BF16 (file '%s')",
                 b->model, it->name, em_dtype_name(t->dtype), t->file);
-    } else if (b->audit) {
-        b->audit->used++;
-    } else {
+        set_fate(b, t, EM_BIND_MISSHAPED);
+    } else if (!b->audit) {
         bind_tensor(b, row, t, (em_tensor *)((char *)base + row->offset));
     }
 }
@@ -207,9 +218,9 @@ static void report_surplus(em_binder *b)
     size_t count = 0;
     for (size_t i = 0; i < em_ckpt_count(b->ckpt); i++) {
         const em_ckpt_tensor *t = em_ckpt_at(b->ckpt, i);
-        if (b->used[i]) continue;
+        if (b->fate[i] != EM_BIND_SURPLUS) continue;
         if (is_ignored(b, t->name)) {
-            if (b->audit) b->audit->spare++;
+            b->fate[i] = EM_BIND_SPARE;
             continue;
         }
         char shape[80];
@@ -220,8 +231,28 @@ static void report_surplus(em_binder *b)
     if (count)
         em_logf(b->log, EM_LOG_WARN, "%s: %zu tensors of the file are not part of the model: %s%s",
                 b->model, count, em_str_text(&names), count > 20 ? ", …" : "");
-    if (b->audit) b->audit->surplus = count;
     em_str_free(&names);
+}
+
+/* The audit keeps the fates, and counts them. */
+static void fill_audit(em_binder *b)
+{
+    em_bind_audit *a = b->audit;
+    size_t *const count[] = {[EM_BIND_SURPLUS] = &a->surplus,
+                             [EM_BIND_USED] = &a->used,
+                             [EM_BIND_SPARE] = &a->spare,
+                             [EM_BIND_MISSHAPED] = &a->misshaped};
+    for (size_t i = 0; i < em_ckpt_count(b->ckpt); i++) (*count[b->fate[i]])++;
+    a->fate = b->fate;
+    b->fate = NULL;
+}
+
+void em_bind_audit_close(em_bind_audit *a)
+{
+    for (size_t i = 0; i < a->missing; i++) em_free(a->missing_item[i].name);
+    em_free(a->missing_item);
+    em_free(a->fate);
+    *a = (em_bind_audit){0};
 }
 
 static em_status verdict(em_binder *b, em_err *err)
@@ -229,10 +260,7 @@ static em_status verdict(em_binder *b, em_err *err)
     if (b->ended) return em_fail(err, b->first.code, "%s", b->first.msg);
     if (!b->ckpt) return EM_OK;
     report_surplus(b);
-    if (b->audit) {
-        b->audit->missing = (size_t)b->missing;
-        b->audit->misshaped = (size_t)b->misshaped;
-    }
+    if (b->audit) fill_audit(b);
     if (!b->problems) return EM_OK;
     if (b->problems == 1) return em_fail(err, EM_MISMATCH, "%s", b->first.msg);
     return em_fail(err, EM_MISMATCH, "%s: %d tensors are missing and %d do not fit; the first: %s",
@@ -243,7 +271,7 @@ em_status em_binder_finish(em_binder **binder, em_err *err)
 {
     em_binder *b = *binder;
     em_status st = verdict(b, err);
-    em_free(b->used);
+    em_free(b->fate);
     em_free(b->ignored);
     em_free(b);
     *binder = NULL;

@@ -72,14 +72,32 @@ em_status em_binder_open_visit(em_binder **out,
                                em_status (*item)(void *user, const em_bind_item *it, em_err *err),
                                void *user, em_err *err);
 
-/* What an audit found; tensors, but for the missing ones of the file. */
+/* What becomes of a tensor of the file. */
+typedef enum em_bind_fate {
+    EM_BIND_SURPLUS, /* the model knows nothing of it */
+    EM_BIND_USED,
+    EM_BIND_SPARE, /* known, and not read */
+    EM_BIND_MISSHAPED,
+} em_bind_fate;
+
+typedef struct em_bind_missing {
+    char *name; /* owned */
+    int ndim;
+    int64_t dim[EM_MAX_DIMS];
+} em_bind_missing;
+
+/* What an audit found. */
 typedef struct em_bind_audit {
-    size_t used, spare; /* read by the model; known, and not read */
-    size_t surplus, missing, misshaped;
+    size_t used, spare, surplus, misshaped; /* how many of each fate */
+    size_t missing, missing_cap;
+    em_bind_missing *missing_item; /* owned; `missing` of them */
+    unsigned char *fate;           /* owned: em_bind_fate of each tensor of the checkpoint */
 } em_bind_audit;
 
+void em_bind_audit_close(em_bind_audit *audit); /* {0} is allowed */
+
 /* Holds a checkpoint against the walk as em_binder_open does, and binds nothing: *audit is filled
- * by em_binder_finish. */
+ * by em_binder_finish; close it then. */
 em_status em_binder_open_audit(em_binder **out, const em_ckpt *ckpt, const char *model,
                                const em_log *log, em_bind_audit *audit, em_err *err);
 

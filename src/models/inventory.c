@@ -3,6 +3,9 @@
 #include "base/alloc.h"
 #include "base/array.h"
 #include "base/synthetic.h"
+#include "io/pth_writer.h"
+
+#include <string.h>
 
 em_status em_inventory_item(void *inventory, const em_bind_item *it, em_err *err)
 {
@@ -34,7 +37,8 @@ typedef struct desk {
 } desk;
 
 typedef struct scribe {
-    em_safetensors_writer *file;
+    em_safetensors_writer *plain; /* one of the two is open */
+    em_pth_writer *torch;
     const em_safetensors_spec *spec; /* the tensor at hand … */
     size_t index, count;             /* … its place in the list, its values */
     uint64_t key;
@@ -51,7 +55,10 @@ static void write_piece(void *arg, size_t piece, int worker)
     size_t first = piece * PIECE, left = s->count - first;
     size_t n = left < PIECE ? left : PIECE, item = em_dtype_bytes(s->spec->dtype);
     em_synth_values(d->values, s->spec->dtype, s->key, s->rule, first, n);
-    em_safetensors_write(s->file, s->index, first * item, d->values, n * item, &d->err);
+    if (s->torch)
+        em_pth_write(s->torch, s->index, first * item, d->values, n * item, &d->err);
+    else
+        em_safetensors_write(s->plain, s->index, first * item, d->values, n * item, &d->err);
 }
 
 static em_status write_tensor(scribe *s, const em_safetensors_spec *spec, size_t index,
@@ -89,6 +96,20 @@ static void close_desks(scribe *s)
     em_free(s->desk);
 }
 
+static bool ends_with(const char *s, const char *tail)
+{
+    size_t n = strlen(s), m = strlen(tail);
+    return n >= m && strcmp(s + n - m, tail) == 0;
+}
+
+static em_status open_file(scribe *s, const char *path, const em_safetensors_spec *spec,
+                           size_t count, em_err *err)
+{
+    if (ends_with(path, ".pth") || ends_with(path, ".bin"))
+        return em_pth_create(&s->torch, path, spec, count, err);
+    return em_safetensors_create(&s->plain, path, spec, count, err);
+}
+
 em_status em_inventory_synthesize(const em_inventory *inv, const char *model, uint64_t seed,
                                   em_dtype dtype, const char *path, em_pool *pool, em_err *err)
 {
@@ -101,12 +122,13 @@ em_status em_inventory_synthesize(const em_inventory *inv, const char *model, ui
         spec[i] = inv->spec[i];
         spec[i].dtype = dtype;
     }
-    st = em_safetensors_create(&s.file, path, spec, inv->count, err);
+    st = open_file(&s, path, spec, inv->count, err);
     for (size_t i = 0; i < inv->count && !st; i++)
         st = write_tensor(&s, &spec[i], i, model, seed, pool, err);
-    if (!st) st = em_safetensors_commit(&s.file, err);
+    if (!st) st = s.torch ? em_pth_commit(&s.torch, err) : em_safetensors_commit(&s.plain, err);
 done:
-    em_safetensors_writer_close(&s.file);
+    em_safetensors_writer_close(&s.plain);
+    em_pth_writer_close(&s.torch);
     close_desks(&s);
     em_free(spec);
     return st;

@@ -27,7 +27,8 @@ em_status em_inventory_item(void *inventory, const em_bind_item *it, em_err *err
 void em_inventory_close(em_inventory *inv);
 
 /* Writes the values of base/synthetic.h under the final name `path`, all or nothing, on all threads
- * of the pool (NULL: on this one). `model` is the first part of the streams' names. */
+ * of the pool (NULL: on this one). `model` is the first part of the streams' names. A path that
+ * ends in .pth or .bin gets PyTorch's format, any other safetensors. */
 em_status em_inventory_synthesize(const em_inventory *inv, const char *model, uint64_t seed,
                                   em_dtype dtype, const char *path, em_pool *pool, em_err *err);
 

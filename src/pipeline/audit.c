@@ -16,10 +16,14 @@ static const struct {
     {"text_embedding.0.weight", EM_MODEL_TRANSFORMER},
 };
 
-static em_model_kind kind_of(const em_ckpt *c)
+em_model_kind em_audit_kind(const em_ckpt *c, const em_ckpt_tensor **mark)
 {
-    for (size_t i = 0; i < EM_COUNT(marks); i++)
-        if (em_ckpt_find(c, marks[i].tensor)) return marks[i].kind;
+    for (size_t i = 0; i < EM_COUNT(marks); i++) {
+        const em_ckpt_tensor *t = em_ckpt_find(c, marks[i].tensor);
+        if (!t) continue;
+        if (mark) *mark = t;
+        return marks[i].kind;
+    }
     return EM_MODEL_COUNT;
 }
 
@@ -95,7 +99,7 @@ em_status em_audit_ckpt(em_audit *out, em_ckpt *ckpt, const em_log *log, em_err 
     em_audit a = {0};
     em_status st = em_ckpt_strip_prefix(ckpt, "wav2vec2.", err);
     if (st) return st;
-    a.kind = kind_of(ckpt);
+    a.kind = em_audit_kind(ckpt, NULL);
     if (a.kind == EM_MODEL_COUNT) {
         *out = a;
         return EM_OK;
@@ -107,11 +111,17 @@ em_status em_audit_ckpt(em_audit *out, em_ckpt *ckpt, const em_log *log, em_err 
         /* Without sizes nothing was walked, and every tensor would look surplus. */
         em_binder_ignore(b, "*");
         em_binder_finish(&b, NULL);
-        a.tensors = (em_bind_audit){0};
+        em_bind_audit_close(&a.tensors);
         a.verdict = unsized;
     } else if (em_binder_finish(&b, &a.verdict) == EM_NOMEM) {
+        em_bind_audit_close(&a.tensors);
         return em_fail(err, EM_NOMEM, "%s", a.verdict.msg);
     }
     *out = a;
     return EM_OK;
+}
+
+void em_audit_close(em_audit *audit)
+{
+    em_bind_audit_close(&audit->tensors);
 }

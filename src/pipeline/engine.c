@@ -1,6 +1,7 @@
 #include "pipeline/engine.h"
 
 #include "base/alloc.h"
+#include "pipeline/audit.h"
 
 const char *em_model_name(em_model_kind kind)
 {
@@ -105,6 +106,16 @@ static em_status open_dit(em_engine *e, const em_ckpt *c, em_err *err)
     return st ? st : em_dit_open(&e->dit, &cfg, c, &e->log, err);
 }
 
+/* A file of another model lacks everything; say which it is instead. */
+static em_status name_wrong_file(const em_ckpt *c, em_model_kind wanted, em_status st, em_err *err)
+{
+    const em_ckpt_tensor *mark = NULL;
+    em_model_kind kind = c ? em_audit_kind(c, &mark) : wanted;
+    if (kind == wanted || kind == EM_MODEL_COUNT) return st;
+    return em_fail(err, st, "'%s' is a checkpoint of the %s, the %s's was expected", mark->file,
+                   em_model_name(kind), em_model_name(wanted));
+}
+
 /* Every model is tried, so that one look at the log shows all that is wrong; the first failure
  * counts. */
 static em_status open_models(em_engine *e, em_err *err)
@@ -116,7 +127,10 @@ static em_status open_models(em_engine *e, em_err *err)
     for (int k = 0; k < EM_MODEL_COUNT; k++) {
         em_err mine = {0};
         em_status st = em_engine_checkpoint(&e->ckpt[k], e->folder, (em_model_kind)k, &mine);
-        if (!st) st = open_model[k](e, e->ckpt[k], &mine);
+        if (!st) {
+            st = open_model[k](e, e->ckpt[k], &mine);
+            if (st == EM_MISMATCH) st = name_wrong_file(e->ckpt[k], (em_model_kind)k, st, &mine);
+        }
         if (!st) continue;
         if (first)
             em_logf(&e->log, EM_LOG_ERROR, "%s", mine.msg);

@@ -77,15 +77,16 @@ static void *encode(void *arg)
     em_err err = {0};
     pthread_mutex_lock(&f->lock);
     for (em_status st = EM_OK; f->phase != SETTLED;) {
-        const uint8_t *rgb = f->queue + (size_t)f->first * f->frame_bytes;
         bool work = f->count > 0;
+        size_t slot = (size_t)f->first;
         if (f->phase == DROPPED) {
             settle(f, em_fail(&err, EM_CANCELLED, "cancelled"), &err);
         } else if (!work && f->phase == OPEN) {
             pthread_cond_wait(&f->turn, &f->lock);
         } else {
             pthread_mutex_unlock(&f->lock);
-            st = work ? em_video_out_push(f->out, rgb, &err) : complete(f, &err);
+            st = work ? em_video_out_push(f->out, f->queue + slot * f->frame_bytes, &err)
+                      : complete(f, &err);
             pthread_mutex_lock(&f->lock);
             if (work) {
                 f->first = (f->first + 1) % EM_FILM_QUEUE;

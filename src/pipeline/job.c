@@ -159,12 +159,20 @@ static em_status open_schedule(em_job *j, em_err *err)
     return EM_OK;
 }
 
+static em_status heed_cancel(const em_job *j, em_err *err)
+{
+    return atomic_load(&j->engine->cancel) ? em_fail(err, EM_CANCELLED, "cancelled") : EM_OK;
+}
+
+/* The largest picture and an hour of sound take seconds each: a cancel is heeded between them. */
 static em_status open_inputs(em_job *j, const em_picture *image, const em_sound *audio, em_err *err)
 {
     em_status st = prepare_prompt(j, err);
+    if (!st) st = heed_cancel(j, err);
     if (!st && image->rgb) st = prepare_image(j, image, err);
+    if (!st) st = heed_cancel(j, err);
     if (!st && audio->mono) st = prepare_audio(j, audio, err);
-    return st;
+    return st ? st : heed_cancel(j, err);
 }
 
 em_status em_job_open(em_job *j, em_engine *e, const em_picture *image, const em_sound *audio,

@@ -10,14 +10,24 @@ extern const size_t em_spiece_model_bytes;
 
 enum { KINDS = EM_MODEL_COUNT, SMALL_FILES_BYTES = 1 << 20 };
 
-/* Where each model's file lies. */
-static const char *const weights[KINDS] = {
-    [EM_MODEL_VAE] = EM_SYNTHETIC_BASE "/Wan2.1_VAE.safetensors",
-    [EM_MODEL_T5] = EM_SYNTHETIC_BASE "/models_t5_umt5-xxl-enc-bf16.safetensors",
-    [EM_MODEL_CLIP] =
-        EM_SYNTHETIC_BASE "/models_clip_open-clip-xlm-roberta-large-vit-huge-14.safetensors",
-    [EM_MODEL_WAV2VEC2] = EM_SYNTHETIC_WAV2VEC2 "/model.safetensors",
-    [EM_MODEL_TRANSFORMER] = EM_SYNTHETIC_FLASH,
+#define CLIP EM_SYNTHETIC_BASE "/models_clip_open-clip-xlm-roberta-large-vit-huge-14"
+
+/* Where each model's file lies: in safetensors, and as released. */
+static const char *const weights[2][KINDS] = {
+    {
+        [EM_MODEL_VAE] = EM_SYNTHETIC_BASE "/Wan2.1_VAE.safetensors",
+        [EM_MODEL_T5] = EM_SYNTHETIC_BASE "/models_t5_umt5-xxl-enc-bf16.safetensors",
+        [EM_MODEL_CLIP] = CLIP ".safetensors",
+        [EM_MODEL_WAV2VEC2] = EM_SYNTHETIC_WAV2VEC2 "/model.safetensors",
+        [EM_MODEL_TRANSFORMER] = EM_SYNTHETIC_FLASH,
+    },
+    {
+        [EM_MODEL_VAE] = EM_SYNTHETIC_BASE "/Wan2.1_VAE.pth",
+        [EM_MODEL_T5] = EM_SYNTHETIC_BASE "/models_t5_umt5-xxl-enc-bf16.pth",
+        [EM_MODEL_CLIP] = CLIP ".pth",
+        [EM_MODEL_WAV2VEC2] = EM_SYNTHETIC_WAV2VEC2 "/pytorch_model.bin",
+        [EM_MODEL_TRANSFORMER] = EM_SYNTHETIC_FLASH,
+    },
 };
 static const char base_transformer[] = EM_SYNTHETIC_BASE "/diffusion_pytorch_model.safetensors";
 
@@ -48,19 +58,20 @@ static em_status write_config(const em_synthetic_sizes *s, const em_synthetic_fo
                               em_err *err)
 {
     em_str t = {0};
+    const char *const *file = weights[to->torch];
     em_str_printf(&t, "# Synthetic weights: every value is a function of seed %llu and a name.\n",
                   (unsigned long long)to->seed);
     em_str_printf(&t, "format: civitai\npipeline: Wan\n"
                       "transformer_additional_kwargs:\n  transformer_subpath: ./\n");
-    em_str_printf(&t, "vae_kwargs:\n  vae_subpath: %s\n", em_path_base(weights[EM_MODEL_VAE]));
+    em_str_printf(&t, "vae_kwargs:\n  vae_subpath: %s\n", em_path_base(file[EM_MODEL_VAE]));
     em_str_printf(&t,
                   "text_encoder_kwargs:\n  text_encoder_subpath: %s\n"
                   "  tokenizer_subpath: google/umt5-xxl\n  text_length: %lld\n  num_heads: %lld\n",
-                  em_path_base(weights[EM_MODEL_T5]), (long long)s->t5.max_tokens,
+                  em_path_base(file[EM_MODEL_T5]), (long long)s->t5.max_tokens,
                   (long long)s->t5.heads);
     em_str_printf(&t, "scheduler_kwargs:\n  num_train_timesteps: 1000\n  shift: 5.0\n");
     em_str_printf(&t, "image_encoder_kwargs:\n  image_encoder_subpath: %s\n  num_heads: %lld\n",
-                  em_path_base(weights[EM_MODEL_CLIP]), (long long)s->clip.heads);
+                  em_path_base(file[EM_MODEL_CLIP]), (long long)s->clip.heads);
     return write_text(to, EM_SYNTHETIC_CONFIG, &t, err);
 }
 
@@ -176,7 +187,7 @@ em_status em_synthetic_write_folder(const em_synthetic_sizes *s, const em_synthe
     if (!st) st = check_room(s, to, err);
     for (int k = 0; k < KINDS && !st; k++) {
         st = stopped(to, err);
-        if (!st) st = write_weights(s, to, (em_model_kind)k, weights[k], err);
+        if (!st) st = write_weights(s, to, (em_model_kind)k, weights[to->torch][k], err);
     }
     if (!st && to->with_base)
         st = write_weights(s, to, EM_MODEL_TRANSFORMER, base_transformer, err);

@@ -31,7 +31,8 @@ em_synthetic_sizes em_synthetic_sizes_tiny(void);
 em_status em_synthetic_sizes_read(em_synthetic_sizes *out, const json_t *doc, const char *source,
                                   em_err *err);
 
-/* One model's checkpoint file; its tensors in bfloat16. pool may be NULL. */
+/* One model's checkpoint file; its tensors in bfloat16; the format is the name's (.pth, .bin, or
+ * safetensors). pool may be NULL. */
 em_status em_synthetic_write(const em_synthetic_sizes *s, em_model_kind kind, uint64_t seed,
                              const char *path, em_pool *pool, em_err *err);
 
@@ -59,6 +60,7 @@ typedef struct em_synthetic_folder {
     const char *dir;
     uint64_t seed;
     bool with_base; /* the base model's own transformer, which has no audio tensors, too */
+    bool torch;     /* VAE, text and image encoder in .pth, wav2vec2 in .bin, as released */
     em_pool *pool;  /* may be NULL */
     em_log log;     /* one line a file */
     const atomic_bool

@@ -71,7 +71,8 @@ static __global__ void fill(void *to, int type, size_t n, unsigned long long key
 {
     for (size_t i = blockIdx.x * (size_t)blockDim.x + threadIdx.x; i < n;
          i += (size_t)gridDim.x * blockDim.x) {
-        float a = (mix(key + 2 * i) + 1.0f) * 2.3283064e-10f, b = mix(key + 2 * i + 1) * 1.4629181e-9f;
+        float a = (mix(key + 2 * i) + 1.0f) * 2.3283064e-10f,
+              b = mix(key + 2 * i + 1) * 1.4629181e-9f;
         float x = sigma * sqrtf(-2 * logf(fminf(a, 1.0f))) * cosf(b);
         if (type == 0) ((float *)to)[i] = x;
         if (type == 1) ((__half *)to)[i] = __float2half_rn(x);
@@ -181,7 +182,8 @@ static void reference(const problem *p, int b, int h, int64_t i, double *y)
     for (int64_t j = 0; j < a->nk; j++) {
         double dot = 0;
         for (int c = 0; c < a->dim; c++)
-            dot += number_at(p->hq, a->dtype, q0 + c) * number_at(p->hk, a->dtype, k0 + j * width + c);
+            dot +=
+                number_at(p->hq, a->dtype, q0 + c) * number_at(p->hk, a->dtype, k0 + j * width + c);
         s[j] = dot * a->scale;
         if (p->hbias) s[j] += p->hbias[h * (a->nq + a->nk - 1) + j - i + a->nq - 1];
         top = fmax(top, s[j]);
@@ -196,7 +198,8 @@ static void reference(const problem *p, int b, int h, int64_t i, double *y)
     free(s);
 }
 
-/* Relative L2 distance over all queries, or `samples` of each head (the first and last ones too). */
+/* Relative L2 distance over all queries, or `samples` of each head (the first and last ones
+ * too). */
 static double distance(const problem *p, int64_t samples)
 {
     const em_cuda_attn *a = &p->a;
@@ -322,9 +325,10 @@ static void test(int type, int batch, int64_t nq, int64_t nk, int heads, int dim
     bool good = run(&p.a, by_dnn);
     good = finished() && good;
     double d = good ? distance(&p, batch * nq * nk * heads * (double)dim > 3e8 ? 5 : 0) : NAN;
-    snprintf(line, sizeof line, "%s%s B %d Nq %lld Nk %lld %d x %d scale %.3g%s: distance %.3g (%.1g)",
-             by_dnn ? "cuDNN " : "", type_name(type), batch, (long long)nq, (long long)nk, heads, dim,
-             scale, bias ? " bias" : "", d, bound_of(type));
+    snprintf(line, sizeof line,
+             "%s%s B %d Nq %lld Nk %lld %d x %d scale %.3g%s: distance %.3g (%.1g)",
+             by_dnn ? "cuDNN " : "", type_name(type), batch, (long long)nq, (long long)nk, heads,
+             dim, scale, bias ? " bias" : "", d, bound_of(type));
     verdict(good && d <= bound_of(type), line);
     if (!guard_holds(&p)) verdict(false, "guard band behind the output");
     if (good && batch == 1 && !bias && nq > 7) {
@@ -334,8 +338,8 @@ static void test(int type, int batch, int64_t nq, int64_t nk, int heads, int dim
     drop(&p);
 }
 
-static void timing(const char *what, int type, int batch, int64_t nq, int64_t nk, int heads, int dim,
-                   float scale, bool bias, bool by_dnn)
+static void timing(const char *what, int type, int batch, int64_t nq, int64_t nk, int heads,
+                   int dim, float scale, bool bias, bool by_dnn)
 {
     problem p = make(type, batch, nq, nk, heads, dim, scale, bias);
     cudaEvent_t from, to;
@@ -402,7 +406,6 @@ static void open_dnn(void)
 {
     char path[1024];
     em_err err = {};
-    open_library("libnvrtc.so.13", path, sizeof path);
     open_library("libcublasLt.so.13", path, sizeof path);
     void *lib = open_library("libcudnn.so.9", path, sizeof path);
     if (!lib) {
@@ -436,7 +439,8 @@ static void own_tests(void)
             test(type, 1, 70, 130, 1, d, 0.3f * scale, true, false);
             test(type, 1, 70, 130, 2, d, -0.5f * scale, false, false);
         }
-        test(type, 1, 100, 90, 2, 48, 0.14f, false, false); /* sizes without a kernel of their own */
+        test(type, 1, 100, 90, 2, 48, 0.14f, false,
+             false); /* sizes without a kernel of their own */
         test(type, 1, 100, 90, 1, 96, 0.1f, true, false);
         test(type, 1, 60, 70, 1, 512, 0.05f, false, false);
         test(type, 1, 60, 70, 3, 7, 0.4f, false, false);

@@ -7,70 +7,18 @@
 #include "ops/cuda/cuda.h"
 #include "ops/cuda/lt.h"
 
-#include <dlfcn.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 static int failures, cases;
-static em_cuda context;
+static em_cuda *context;
 static em_run run_state;
 static em_ops table;
-static em_cuda_dnn *dnn; /* the context's, when it may have one */
+static em_cuda_dnn *dnn; /* the context's, in the cases that may use it */
 
-/* ---- the context ------------------------------------------------------------------------------- */
-
-em_status em_cuda_status(cudaError_t rc, const char *what, em_err *err)
-{
-    if (!rc) return EM_OK;
-    return em_fail(err, rc == cudaErrorMemoryAllocation ? EM_NOVRAM : EM_DEVICE, "%s: %s", what,
-                   cudaGetErrorString(rc));
-}
-
-static void *open_at(const char *folder, const char *soname, char *found, size_t n)
-{
-    snprintf(found, n, "%s%s%s", folder, *folder ? "/" : "", soname);
-    void *library = dlopen(found, RTLD_NOW | RTLD_GLOBAL);
-    if (!library) printf("  dlopen: %s\n", dlerror());
-    return library;
-}
-
-void *em_cuda_library(const char *soname, char *found, size_t n, em_err *err)
-{
-    static const char *const folders[] = {
-        "",
-        "/opt/torch/.venv/lib/python3.12/site-packages/nvidia/cu13/lib",
-        "/opt/torch/.venv/lib/python3.12/site-packages/nvidia/cudnn/lib",
-        "/opt/torch/.venv/lib/python3.12/site-packages/nvidia/cublas/lib",
-        "/usr/local/cuda/lib64",
-        "/usr/local/cuda/lib",
-    };
-    const char *own = getenv("EM_CUDA_LIBRARY_PATH");
-    void *library = own ? open_at(own, soname, found, n) : NULL;
-    for (size_t i = 0; !library && i < sizeof folders / sizeof *folders; i++)
-        library = open_at(folders[i], soname, found, n);
-    if (!library) em_fail(err, EM_DEVICE, "%s is not installed", soname);
-    return library;
-}
-
-/* Both libraries, as the plug-in's table opens them. */
-static void open_libraries(void)
-{
-    char path[512];
-    em_err err = {0};
-    void *library = em_cuda_library("libcublasLt.so.13", path, sizeof path, &err);
-    if (!library) library = em_cuda_library("libcublasLt.so.12", path, sizeof path, &err);
-    if (!library || em_cuda_lt_open(&context.lt, library, path, &err))
-        printf("cuBLASLt: %s\n", err.msg);
-    else
-        printf("cuBLASLt %zu from %s\n", em_cuda_lt_version(context.lt), path);
-    library = em_cuda_library("libcudnn.so.9", path, sizeof path, &err);
-    if (!library || em_cuda_dnn_open(&dnn, library, path, context.compute, &err))
-        printf("cuDNN: %s\n", err.msg);
-    else
-        printf("cuDNN %zu from %s\n", em_cuda_dnn_version(dnn), path);
-}
+/* ---- the context ----------------------------------------------------------------------------- */
 
 static void must(cudaError_t rc, const char *what)
 {
@@ -79,7 +27,34 @@ static void must(cudaError_t rc, const char *what)
     exit(2);
 }
 
-/* ---- data -------------------------------------------------------------------------------------- */
+/* The device and both libraries, as the plug-in's table opens them, but with a stream that waits
+ * for the plain copies made here. */
+static void open_context(void)
+{
+    char path[1024];
+    em_err err = {0};
+    if (em_cuda_open(&context, 0, &err)) {
+        printf("FATAL %s\n", err.msg);
+        exit(2);
+    }
+    must(cudaStreamDestroy(context->compute), "stream");
+    must(cudaStreamCreate(&context->compute), "stream");
+    printf("%s, sm_%d, %d multiprocessors\n", context->model, context->cc, context->sm_count);
+    void *library = em_cuda_library("libcublasLt.so.13", path, sizeof path, &err);
+    if (!library || em_cuda_lt_open(&context->lt, library, path, &err))
+        printf("cuBLASLt: %s\n", err.msg);
+    else
+        printf("cuBLASLt %zu from %s\n", em_cuda_lt_version(context->lt), path);
+    library = em_cuda_library("libcudnn.so.9", path, sizeof path, &err);
+    if (!library || em_cuda_dnn_open(&dnn, library, path, context->compute, &err))
+        printf("cuDNN: %s\n", err.msg);
+    else
+        printf("cuDNN %zu from %s\n", em_cuda_dnn_version(dnn), path);
+    table.device = &context->device;
+    run_state.ops = &table;
+}
+
+/* ---- data ------------------------------------------------------------------------------------ */
 
 static uint64_t seed = 88172645463325252u;
 
@@ -244,9 +219,9 @@ static double time_of(action f, void *arg)
     must(cudaEventCreate(&b), "event");
     for (int i = 0; i < WARM; i++) f(arg);
     for (int i = 0; i < TIMES; i++) {
-        must(cudaEventRecord(a, context.compute), "event");
+        must(cudaEventRecord(a, context->compute), "event");
         f(arg);
-        must(cudaEventRecord(b, context.compute), "event");
+        must(cudaEventRecord(b, context->compute), "event");
         must(cudaEventSynchronize(b), "kernel");
         must(cudaEventElapsedTime(&ms[i], a, b), "event");
     }
@@ -258,7 +233,7 @@ static double time_of(action f, void *arg)
 
 static bool failed(const char *name, em_status st)
 {
-    cudaError_t rc = cudaStreamSynchronize(context.compute);
+    cudaError_t rc = cudaStreamSynchronize(context->compute);
     if (!st && !rc) return false;
     printf("FAIL %-44s %s %s\n", name, run_state.err.msg, rc ? cudaGetErrorString(rc) : "");
     run_state.err = (em_err){0};
@@ -268,7 +243,7 @@ static bool failed(const char *name, em_status st)
     return true;
 }
 
-/* ---- linear ------------------------------------------------------------------------------------ */
+/* ---- linear ---------------------------------------------------------------------------------- */
 
 typedef struct linear_case {
     int64_t m, n, k;
@@ -289,6 +264,13 @@ static em_status call_linear(void *arg)
     return em_cuda_linear(&run_state, l->y, l->x, l->w, l->b, l->act, l->ws);
 }
 
+static void note(char *bits, char c)
+{
+    size_t n = strlen(bits);
+    bits[n] = c;
+    bits[n + 1] = '\0';
+}
+
 /* Pieces of uneven size: cut i of n of `total`. */
 static int64_t cut(int64_t total, int i, int n)
 {
@@ -307,7 +289,7 @@ static void linear_bits(const linear_call *whole, both *y, int pieces, char *bit
         l.x = em_slice(whole->x, from, to - from);
         l.ws = take_workspace(em_cuda_linear_workspace(&run_state, l.y, l.x, l.w));
         if (call_linear(&l)) {
-            strcat(bits, "X");
+            note(bits, 'X');
             printf("     piece: %s\n", run_state.err.msg);
             run_state.err = (em_err){0};
             return;
@@ -315,7 +297,7 @@ static void linear_bits(const linear_call *whole, both *y, int pieces, char *bit
     }
     void *got = malloc(y->bytes);
     must(cudaMemcpy(got, y->t.data, y->bytes, cudaMemcpyDeviceToHost), "download");
-    strcat(bits, memcmp(got, y->host, y->bytes) ? "X" : "=");
+    note(bits, memcmp(got, y->host, y->bytes) ? 'X' : '=');
     free(got);
 }
 
@@ -372,7 +354,7 @@ static void try_linear(const linear_case *c)
             p.bias = b.t.data;
             p.act = c->act;
         }
-        if (context.lt) em_lt_describe(context.lt, &p, how);
+        if (context->lt) em_lt_describe(context->lt, &p, how);
         report(name, &v, guards, bits, ms, 2.0 * (double)(c->m * c->n) * (double)c->k, how);
     }
     drop(&x);
@@ -419,7 +401,7 @@ static const linear_case real_linears[] = {
     {512, 10240, 4096, EM_F32, EM_BF16, NO, EM_ACT_GELU_TANH, true},
 };
 
-/* ---- convolutions ------------------------------------------------------------------------------ */
+/* ---- convolutions ---------------------------------------------------------------------------- */
 
 typedef struct conv_case {
     int64_t t, past, h, w, c, o;
@@ -501,7 +483,7 @@ static void conv_bits(const conv_case *c, const conv_call *whole, em_tensor all,
         conv_call p = conv_piece(c, whole, all, y->t, from, to);
         p.ws = take_workspace(em_cuda_conv_workspace(&run_state, p.y, &p.a));
         if (call_conv(&p)) {
-            strcat(bits, "X");
+            note(bits, 'X');
             printf("     piece: %s\n", run_state.err.msg);
             run_state.err = (em_err){0};
             return;
@@ -509,7 +491,7 @@ static void conv_bits(const conv_case *c, const conv_call *whole, em_tensor all,
     }
     void *got = malloc(y->bytes);
     must(cudaMemcpy(got, y->t.data, y->bytes, cudaMemcpyDeviceToHost), "download");
-    strcat(bits, memcmp(got, y->host, y->bytes) ? "X" : "=");
+    note(bits, memcmp(got, y->host, y->bytes) ? 'X' : '=');
     free(got);
 }
 
@@ -533,11 +515,11 @@ static void describe_conv(const conv_call *c, char how[192])
     }
     em_conv_dnn_view v;
     char text[128];
-    if (!em_conv_dnn_view_of(&v, &j, c->a.pad_after, true) || !context.dnn)
-        snprintf(how, 192, "own");
+    if (!em_conv_dnn_view_of(&v, &j, c->a.pad_after, true) || !context->dnn)
+        snprintf(how, 192, context->cc == 90 ? "own, Hopper" : "own");
     else
         snprintf(how, 192, "cuDNN%s %s", v.gathered ? " on a copy" : "",
-                 em_conv_dnn_describe(context.dnn, &j, &v, text));
+                 em_conv_dnn_describe(context->dnn, &j, &v, text));
 }
 
 static void try_conv_way(const conv_case *c, const char *name, conv_call *call, const both *x,
@@ -557,7 +539,7 @@ static void try_conv_way(const conv_case *c, const char *name, conv_call *call, 
                     : s < 600        ? s - 300
                                      : (int64_t)(random_u32() % (uint64_t)total);
         double magnitude, want = conv_want(c, x, w, b, y->t, i, &magnitude);
-        judge(&v, value(y, i), want, magnitude, c->type, context.dnn ? 2 : 1);
+        judge(&v, value(y, i), want, magnitude, c->type, context->dnn ? 2 : 1);
     }
     bool guards = guards_hold(y) && workspace_holds(need);
     if (c->t + c->past > c->kernel[0] && c->before[0] == 0 && c->after[0] == 0) {
@@ -598,10 +580,17 @@ static void try_conv(const conv_case *c)
     }
     if (c->past) call.a.past = em_slice(x.t, 0, c->past);
     call.a.x = em_slice(x.t, c->past, c->t);
-    context.dnn = NULL;
+    /* The own kernel for every card, cuDNN, the own kernel for Hopper. */
+    bool half = c->type != EM_F32 && c->groups == 1;
+    int cc = context->cc;
+    context->cc = 80;
+    context->dnn = NULL;
     try_conv_way(c, name, &call, &x, &w, &b, &y);
-    context.dnn = dnn;
-    if (dnn && c->type != EM_F32 && c->groups == 1 && c->c >= 32 && c->o >= 32)
+    context->dnn = dnn;
+    if (dnn && half && c->c >= 32 && c->o >= 64) try_conv_way(c, name, &call, &x, &w, &b, &y);
+    context->dnn = NULL;
+    context->cc = cc;
+    if (cc == 90 && half && emk_conv_hopper_takes(c->c, c->o))
         try_conv_way(c, name, &call, &x, &w, &b, &y);
     drop(&x);
     drop(&w);
@@ -611,6 +600,9 @@ static void try_conv(const conv_case *c)
 
 #define K333 {3, 3, 3}, {1, 1, 1}, {0, 1, 1}, {0, 1, 1}, 1
 #define K133 {1, 3, 3}, {1, 1, 1}, {0, 1, 1}, {0, 1, 1}, 1
+#define K311(s) {3, 1, 1}, {s, 1, 1}, {0, 0, 0}, {0, 0, 0}, 1
+#define K1(k, s, before, after, groups) {1, 1, k}, {1, 1, s}, {0, 0, before}, {0, 0, after}, groups
+#define ODD {3, 2, 3}, {1, 2, 1}, {2, 1, 0}, {1, 0, 2}, 1
 #define HALF {1, 3, 3}, {1, 2, 2}, {0, 0, 0}, {0, 1, 1}, 1
 static const conv_case small_convs[] = {
     {3, 2, 9, 11, 8, 12, K333, false, EM_BF16, EM_BF16, false},
@@ -620,101 +612,21 @@ static const conv_case small_convs[] = {
     {2, 2, 9, 8, 40, 3, K333, false, EM_BF16, EM_BF16, false},
     {2, 2, 5, 5, 5, 7, K333, false, EM_F16, EM_F32, false},
     {3, 0, 6, 7, 64, 192, K133, true, EM_BF16, EM_BF16, false},
+    {3, 2, 9, 11, 96, 96, K333, false, EM_BF16, EM_BF16, false},
+    {7, 1, 5, 6, 64, 192, K311(2), false, EM_BF16, EM_BF16, false},
+    {2, 2, 7, 9, 40, 384, K333, false, EM_F16, EM_F16, false},
+    {3, 0, 11, 9, 72, 96, HALF, false, EM_F16, EM_F16, false},
     {2, 0, 6, 7, 16, 200, K133, true, EM_F16, EM_F16, false},
     {3, 0, 10, 12, 48, 48, HALF, false, EM_BF16, EM_BF16, false},
-    {7,
-     1,
-     5,
-     6,
-     32,
-     64,
-     {3, 1, 1},
-     {2, 1, 1},
-     {0, 0, 0},
-     {0, 0, 0},
-     1,
-     false,
-     EM_BF16,
-     EM_BF16,
-     false},
-    {4,
-     2,
-     5,
-     6,
-     32,
-     128,
-     {3, 1, 1},
-     {1, 1, 1},
-     {0, 0, 0},
-     {0, 0, 0},
-     1,
-     false,
-     EM_BF16,
-     EM_BF16,
-     false},
-    {2,
-     0,
-     4,
-     5,
-     24,
-     16,
-     {3, 2, 3},
-     {1, 2, 1},
-     {2, 1, 0},
-     {1, 0, 2},
-     1,
-     false,
-     EM_BF16,
-     EM_BF16,
-     false},
+    {7, 1, 5, 6, 32, 64, K311(2), false, EM_BF16, EM_BF16, false},
+    {4, 2, 5, 6, 32, 128, K311(1), false, EM_BF16, EM_BF16, false},
+    {2, 0, 4, 5, 24, 16, ODD, false, EM_BF16, EM_BF16, false},
     {3, 2, 5, 7, 12, 20, K333, false, EM_F32, EM_F32, false},
     {3, 2, 5, 7, 12, 20, K333, false, EM_F32, EM_BF16, false},
     {2, 0, 5, 7, 6, 70, K133, true, EM_F32, EM_F32, false},
-    {1,
-     0,
-     1,
-     200,
-     1,
-     64,
-     {1, 1, 10},
-     {1, 1, 5},
-     {0, 0, 0},
-     {0, 0, 0},
-     1,
-     false,
-     EM_F32,
-     EM_F32,
-     false},
-    {1,
-     0,
-     1,
-     90,
-     48,
-     48,
-     {1, 1, 16},
-     {1, 1, 1},
-     {0, 0, 8},
-     {0, 0, 7},
-     4,
-     false,
-     EM_F32,
-     EM_F32,
-     false},
-    {1,
-     0,
-     1,
-     90,
-     24,
-     24,
-     {1, 1, 5},
-     {1, 1, 1},
-     {0, 0, 2},
-     {0, 0, 2},
-     3,
-     false,
-     EM_BF16,
-     EM_BF16,
-     false},
+    {1, 0, 1, 200, 1, 64, K1(10, 5, 0, 0, 1), false, EM_F32, EM_F32, false},
+    {1, 0, 1, 90, 48, 48, K1(16, 1, 8, 7, 4), false, EM_F32, EM_F32, false},
+    {1, 0, 1, 90, 24, 24, K1(5, 1, 2, 2, 3), false, EM_BF16, EM_BF16, false},
 };
 static const conv_case real_convs[] = {
     {4, 2, 512, 512, 96, 96, K333, false, EM_BF16, EM_BF16, true},
@@ -732,86 +644,16 @@ static const conv_case real_convs[] = {
     {4, 0, 128, 128, 384, 192, K133, true, EM_BF16, EM_BF16, true},
     {4, 0, 256, 256, 192, 96, K133, true, EM_BF16, EM_BF16, true},
     {4, 0, 512, 512, 96, 96, HALF, false, EM_BF16, EM_BF16, true},
-    {1,
-     2,
-     64,
-     64,
-     384,
-     768,
-     {3, 1, 1},
-     {1, 1, 1},
-     {0, 0, 0},
-     {0, 0, 0},
-     1,
-     false,
-     EM_BF16,
-     EM_BF16,
-     true},
-    {4,
-     1,
-     256,
-     256,
-     192,
-     192,
-     {3, 1, 1},
-     {2, 1, 1},
-     {0, 0, 0},
-     {0, 0, 0},
-     1,
-     false,
-     EM_BF16,
-     EM_BF16,
-     true},
+    {1, 2, 64, 64, 384, 768, K311(1), false, EM_BF16, EM_BF16, true},
+    {4, 1, 256, 256, 192, 192, K311(2), false, EM_BF16, EM_BF16, true},
     {4, 2, 256, 256, 192, 192, K333, false, EM_F16, EM_F16, true},
     {2, 2, 256, 256, 192, 192, K333, false, EM_F32, EM_F32, true},
-    {1,
-     0,
-     1,
-     51840,
-     1,
-     512,
-     {1, 1, 10},
-     {1, 1, 5},
-     {0, 0, 0},
-     {0, 0, 0},
-     1,
-     false,
-     EM_F32,
-     EM_F32,
-     true},
-    {1,
-     0,
-     1,
-     10367,
-     512,
-     512,
-     {1, 1, 3},
-     {1, 1, 2},
-     {0, 0, 0},
-     {0, 0, 0},
-     1,
-     false,
-     EM_F32,
-     EM_F32,
-     true},
-    {1,
-     0,
-     1,
-     162,
-     768,
-     768,
-     {1, 1, 128},
-     {1, 1, 1},
-     {0, 0, 64},
-     {0, 0, 63},
-     16,
-     false,
-     EM_F32,
-     EM_F32,
-     true},
+    {1, 0, 1, 51840, 1, 512, K1(10, 5, 0, 0, 1), false, EM_F32, EM_F32, true},
+    {1, 0, 1, 10367, 512, 512, K1(3, 2, 0, 0, 1), false, EM_F32, EM_F32, true},
+    {1, 0, 1, 162, 768, 768, K1(128, 1, 64, 63, 16), false, EM_F32, EM_F32, true},
 };
 
-/* ------------------------------------------------------------------------------------------------- */
+/* ---------------------------------------------------------------------------------------------- */
 
 #define ALL(array, f)                                                                              \
     for (size_t i = 0; i < sizeof array / sizeof *array; i++) f(&array[i])
@@ -825,22 +667,12 @@ static bool asked(int argc, char **argv, const char *what)
 
 int main(int argc, char **argv)
 {
-    struct cudaDeviceProp prop;
-    int driver = 0;
     setvbuf(stdout, NULL, _IOLBF, 0);
-    must(cudaGetDeviceProperties(&prop, 0), "device");
-    cudaDriverGetVersion(&driver);
-    printf("%s, sm_%d%d, %d multiprocessors, driver %d\n", prop.name, prop.major, prop.minor,
-           prop.multiProcessorCount, driver);
-    context.cc = prop.major * 10 + prop.minor;
-    must(cudaStreamCreate(&context.compute), "stream");
-    table.device = &context.device;
-    run_state.ops = &table;
-    open_libraries();
+    open_context();
     bool linear = asked(argc, argv, "linear"), conv = asked(argc, argv, "conv");
     if (conv && asked(argc, argv, "small")) ALL(small_convs, try_conv);
-    if (linear && context.lt && asked(argc, argv, "small")) ALL(small_linears, try_linear);
-    if (linear && context.lt && asked(argc, argv, "time")) ALL(real_linears, try_linear);
+    if (linear && context->lt && asked(argc, argv, "small")) ALL(small_linears, try_linear);
+    if (linear && context->lt && asked(argc, argv, "time")) ALL(real_linears, try_linear);
     if (conv && asked(argc, argv, "time")) ALL(real_convs, try_conv);
     printf("%d cases, %d failures\n", cases, failures);
     return failures ? 1 : 0;

@@ -122,6 +122,8 @@ broken "$tmp/renamed.safetensors" "blocks.1.ffn.0.weight" "missing"
 head -c 100000 "$flash" >"$tmp/cut.safetensors"
 broken "$tmp/cut.safetensors" "cut.safetensors"
 broken "$tmp/nowhere.safetensors" "nowhere.safetensors"
+vae=$model/Wan2.1-Fun-V1.1-1.3B-InP/Wan2.1_VAE.safetensors
+broken "$vae" "'$vae' is a checkpoint of the vae, the transformer's was expected"
 sed 's/"ffn_dim": 512/"ffn_dim": 640/' -i "$model/Wan2.1-Fun-V1.1-1.3B-InP/config.json"
 broken "$flash" "blocks.0.ffn.0.weight" "640"
 sed 's/"ffn_dim": 640/"ffn_dim": 512/' -i "$model/Wan2.1-Fun-V1.1-1.3B-InP/config.json"

@@ -9,8 +9,8 @@
  *     compute(&r);
  *     st = rehearse_close(&f, &r, &err);
  *
- * compute uploads its inputs and downloads its results (not where r->plans), and leaves r as it was;
- * the caller asks r->err.code before open and before close. */
+ * compute uploads its inputs and downloads its results (not where r->plans), and leaves r as it
+ * was; the caller asks r->err.code before open and before close. */
 #ifndef EM_TESTS_FAR_REHEARSAL_H
 #define EM_TESTS_FAR_REHEARSAL_H
 

@@ -17,3 +17,8 @@ endfunction()
 
 em_fuzz(safetensors)
 em_fuzz(yaml)
+em_fuzz(zip)
+em_fuzz(pickle)
+em_fuzz(pth)
+em_fuzz(manifest)
+em_fuzz(spiece)

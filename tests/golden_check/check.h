@@ -101,5 +101,6 @@ void check_images(check *c);
 void check_tokens(check *c);
 void check_sizes(check *c);
 void check_loudness(check *c);
+void check_pth(check *c);
 
 #endif

@@ -15,7 +15,7 @@ bool guard_untouched(const unsigned char *p, size_t n)
 static size_t guarded(em_run *r, size_t bytes)
 {
     guard_of(r)->workspace_bytes = bytes;
-    return bytes + 2 * GUARD;
+    return bytes + (size_t)2 * GUARD;
 }
 
 /* GUARD bytes of the device; what cannot be read back counts as broken. */

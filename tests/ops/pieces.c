@@ -204,7 +204,7 @@ static em_tensor part_patchify(em_run *r, const inputs *in, int64_t begin, int64
 static void make_unpatchify(maker *m, inputs *in, int index)
 {
     in->n[4] = 9;
-    in->t[0] = maker_tensor(m, m->dtype, 1, EM_SHAPE(9, 3 * 5, 2 * 3 * (index ? 16 : 3)));
+    in->t[0] = maker_tensor(m, m->dtype, 1, EM_SHAPE(9, 15, index ? 96 : 18));
 }
 
 static em_tensor part_unpatchify(em_run *r, const inputs *in, int64_t begin, int64_t n)

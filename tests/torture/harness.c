@@ -127,7 +127,8 @@ void harness_open(harness *h, const char *program, const char *share)
     char pattern[HARNESS_PATH];
     *h = (harness){.program = program, .share = share};
     snprintf(pattern, sizeof pattern, "%s/em-torture-XXXXXX", tmp && *tmp ? tmp : "/tmp");
-    if (!mkdtemp(pattern) || !realpath(pattern, to_remove)) fail("%s: %s", pattern, strerror(errno));
+    if (!mkdtemp(pattern) || !realpath(pattern, to_remove))
+        fail("%s: %s", pattern, strerror(errno));
     snprintf(h->dir, sizeof h->dir, "%s", to_remove);
     snprintf(h->model, sizeof h->model, "%s", harness_path(h, "model"));
     snprintf(cache, sizeof cache, "XDG_CACHE_HOME=%s/cache", h->dir);

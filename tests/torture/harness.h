@@ -1,5 +1,6 @@
-/* What the torture programs share: a folder with a tiny checkpoint, job lists, the program under test
- * as a child, and what it left behind. Whatever goes wrong here ends the test with a sentence. */
+/* What the torture programs share: a folder with a tiny checkpoint, job lists, the program under
+ * test as a child, and what it left behind. Whatever goes wrong here ends the test with a
+ * sentence. */
 #ifndef EM_TORTURE_HARNESS_H
 #define EM_TORTURE_HARNESS_H
 

@@ -1,5 +1,6 @@
 /* hundred PROGRAM SHARE: a hundred jobs of which ten are poisoned, each in a way of its own. The
- * ninety others give the bytes that they give alone, and each of the ten is named with its cause. */
+ * ninety others give the bytes that they give alone, and each of the ten is named with its
+ * cause. */
 #include "harness.h"
 
 #include <stdio.h>
@@ -28,7 +29,8 @@ static const struct {
     {"https://example.org/face.png?X-Amz-Date=20200101T000000Z&X-Amz-Expires=60&X-Amz-Signature="
      "s3cret",
      "@/demo/ada.wav", "", "expired", "example.org"},
-    {"@/demo/ada.png", "@/demo/ada.wav", "", "folder", "poison_9"}, /* its name is taken: see main */
+    {"@/demo/ada.png", "@/demo/ada.wav", "", "folder",
+     "poison_9"}, /* its name is taken: see main */
 };
 
 static void expand(char *out, size_t room, const harness *h, const char *text)

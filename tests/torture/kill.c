@@ -2,12 +2,12 @@
  * kill -9, and started again. Half of the points are calls that change the folder of the videos (at
  * such a call, half of a write done), half are moments at random. Each time:
  *
- *   after the kill   whatever has the name of a video is the video, byte for byte; the ledger is sound
- *   after the rerun  every video is there and equals that of the undisturbed run; nothing is left
- *                    over; a video that was there is not made again; of the jobs that were under way
- *                    no step is redone that had been reported as done
+ *   killed  whatever has the name of a video is the video, byte for byte; the ledger is sound
+ *   rerun   every video is there and equals the undisturbed run's; nothing is left over; a video
+ *           that was there is not made again; no step is redone that was safe
  *
- * --all: every such call, and as many moments, at least 300 in all. */
+ * At every fourth point the rerun is killed, too. --all: every such call, and as many moments, at
+ * least 300 in all. */
 #include "harness.h"
 
 #include <dirent.h>
@@ -119,7 +119,8 @@ static void check_ledger(const torture *t, const char *dir)
     snprintf(from, sizeof from, "%s/echomimic.db-wal", dir);
     copy_file(from, wal);
     unlink(harness_path(&t->h, "copy.db-shm"));
-    if (sqlite3_open(db_path, &db) || sqlite3_prepare_v2(db, "PRAGMA integrity_check", -1, &s, NULL) ||
+    if (sqlite3_open(db_path, &db) ||
+        sqlite3_prepare_v2(db, "PRAGMA integrity_check", -1, &s, NULL) ||
         sqlite3_step(s) != SQLITE_ROW)
         fail("the ledger is damaged: %s", sqlite3_errmsg(db));
     const char *verdict = (const char *)sqlite3_column_text(s, 0);
@@ -260,7 +261,8 @@ int main(int argc, char **argv)
     write_list(&t);
     measure(&t);
     unsigned long at_calls = all ? t.calls : points / 2;
-    unsigned long at_random = all ? (t.calls > LEAST / 2 ? t.calls : LEAST - t.calls) : points - points / 2;
+    unsigned long at_random = points - points / 2;
+    if (all) at_random = t.calls > LEAST / 2 ? t.calls : LEAST - t.calls;
     printf("%lu calls, %.1f s undisturbed; %lu kills at calls, %lu at random (seed %lu)\n", t.calls,
            t.seconds, at_calls, at_random, seed);
     srand48((long)seed);
@@ -269,9 +271,10 @@ int main(int argc, char **argv)
         kill_at_call(&t, first + 1 + (unsigned long)(drand48() * (double)span), i % 4 == 3);
     }
     for (unsigned long i = 0; i < at_random; i++) kill_at_random(&t, i % 4 == 3);
-    printf("%lu kills and %d more while recovering; reruns kept %d finished videos and continued %d "
-           "jobs; no video lost, none partial, all equal\n",
-           at_calls + at_random, t.again, t.kept, t.resumed);
+    printf(
+        "%lu kills and %d more while recovering; reruns kept %d finished videos and continued %d "
+        "jobs; no video lost, none partial, all equal\n",
+        at_calls + at_random, t.again, t.kept, t.resumed);
     free((char *)(uintptr_t)t.list);
     harness_close(&t.h);
     return 0;

@@ -1,5 +1,5 @@
-/* soak PROGRAM SHARE [--jobs N]: many tiny jobs in one process, every tenth of them bad. Its memory,
- * threads and open files are looked at after each job: over the last half they are flat. */
+/* soak PROGRAM SHARE [--jobs N]: many tiny jobs in one process, every tenth of them bad. Its
+ * memory, threads and open files are looked at after each job: over the last half they are flat. */
 #include "harness.h"
 
 #include <dirent.h>

@@ -13,6 +13,8 @@
 #include "models/inventory.h"
 #include "ops/table.h"
 
+#include "far/far.h"
+#include "far/rehearsal.h"
 #include "golden.h"
 
 #include <stdlib.h>
@@ -55,81 +57,94 @@ typedef void tiny_forward(em_run *r, void *arg);
 
 static uint64_t tiny_bits; /* of the results that a forward has shown to tiny_see */
 
-static inline void tiny_see(em_tensor t)
+/* The values of a result, wherever it is. Owned by the caller: free. */
+static inline void *tiny_values(em_run *r, em_tensor t)
 {
-    tiny_bits = em_fnv1a64(tiny_bits, t.data, em_tensor_bytes(t));
+    void *host = malloc(em_tensor_bytes(t) + 1);
+    assert_non_null(host);
+    em_download(r, t, host);
+    assert_ok(r->err.code, r->err);
+    return host;
 }
 
-/* Runs `forward` on a plan and then for real, in a poisoned arena that is twice as large as the
- * plan says. Scratch and weights must peak where the plan said, nothing may be allocated
- * meanwhile, and everything that was pinned must be unpinned. `forward` compares its results
- * unless r->plans. Returns tiny_bits. */
+static inline void tiny_see(em_run *r, em_tensor t)
+{
+    void *host = tiny_values(r, t);
+    tiny_bits = em_fnv1a64(tiny_bits, host, em_tensor_bytes(t));
+    free(host);
+}
+
+/* Runs `compute` on a plan and then for real, in a poisoned block that has twice the scratch that
+ * the plan says. Scratch and weights must peak where the plan said, everything that was pinned must
+ * be unpinned, and where no weights travel nothing may be allocated meanwhile. `compute` compares
+ * its results unless r->plans. Returns tiny_bits. */
 static inline uint64_t tiny_run_on(const em_ops *ops, em_pool *pool, em_dtype dtype,
-                                   tiny_forward *forward, void *arg)
+                                   tiny_forward *compute, void *arg)
 {
     em_err err = {0};
-    em_ops planner;
-    em_ops_plan(&planner, ops);
-    em_residency forecast = {.drop_unpinned = true, .counts_only = true};
-    em_run plan = {.ops = &planner, .residency = &forecast, .dtype = dtype, .plans = true};
-    plan.pool = pool;
-    em_arena_open_virtual(&plan.arena);
-    forward(&plan, arg);
-    assert_ok(plan.err.code, plan.err);
+    em_run r;
+    rehearsal f = {.ops = ops, .pool = pool, .dtype = dtype, .poisoned = true};
+    rehearse_plan(&f, &r);
+    compute(&r, arg);
+    assert_ok(r.err.code, r.err);
 
-    em_residency real = {.drop_unpinned = true};
-    em_run run = {.ops = ops, .residency = &real, .pool = pool, .dtype = dtype};
+    f.spare_bytes = r.arena.peak_bytes;
+    assert_ok(rehearse_open(&f, &r, &err), err);
     tiny_bits = EM_FNV1A64_INIT;
-    size_t room = 2 * plan.arena.peak_bytes;
-    assert_ok(em_arena_open(&run.arena, ops->device, room, true, &err), err);
     uint64_t calls = em_alloc_calls();
-    forward(&run, arg);
-    assert_ok(run.err.code, run.err);
-    assert_int_equal(em_alloc_calls(), calls);
-    assert_int_equal(run.arena.peak_bytes, plan.arena.peak_bytes);
-    assert_int_equal(real.peak_bytes, forecast.peak_bytes);
-    assert_int_equal(real.resident_bytes, 0);
-    assert_int_equal(run.dtype, dtype);
-    em_arena_close(&run.arena);
+    compute(&r, arg);
+    assert_ok(r.err.code, r.err);
+    if (f.weights.copied_bytes == 0) assert_int_equal(em_alloc_calls(), calls);
+    assert_int_equal(r.dtype, dtype);
+    assert_ok(rehearse_close(&f, &r, &err), err);
+    assert_int_equal(f.scratch_bytes, f.planned_scratch_bytes);
+    assert_int_equal(f.weight_bytes, f.planned_weight_bytes);
+    assert_int_equal(f.left_bytes, 0);
     return tiny_bits;
 }
 
-static inline void tiny_run(const em_ops *ops, em_dtype dtype, tiny_forward *forward, void *arg)
+static inline void tiny_run(const em_ops *ops, em_dtype dtype, tiny_forward *compute, void *arg)
 {
-    tiny_run_on(ops, NULL, dtype, forward, arg);
+    tiny_run_on(ops, NULL, dtype, compute, arg);
 }
 
-/* On the fast table: by one thread, and by two, which must give the same bits. */
-static inline void tiny_run_cpu(em_dtype dtype, tiny_forward *forward, void *arg)
+/* On the fast table: by one thread, by two, and far away with the weights streamed, which must give
+ * the same bits. */
+static inline void tiny_run_cpu(em_dtype dtype, tiny_forward *compute, void *arg)
 {
     em_err err = {0};
     em_pool *pool = NULL;
     const em_ops *ops = em_ops_cpu();
+    far_register();
     assert_ok(em_pool_create(&pool, 2, ops->thread_start, &err), err);
-    uint64_t alone = tiny_run_on(ops, NULL, dtype, forward, arg),
-             shared = tiny_run_on(ops, pool, dtype, forward, arg);
+    uint64_t alone = tiny_run_on(ops, NULL, dtype, compute, arg),
+             shared = tiny_run_on(ops, pool, dtype, compute, arg),
+             away = tiny_run_on(em_ops_find("far"), pool, dtype, compute, arg);
     em_pool_destroy(&pool);
     assert_true(alone != EM_FNV1A64_INIT); /* there was something to compare */
     assert_true(alone == shared);
+    assert_true(alone == away);
 }
 
 /* The same model code on every table. */
-static inline void tiny_run_everywhere(em_dtype dtype, tiny_forward *forward, void *arg)
+static inline void tiny_run_everywhere(em_dtype dtype, tiny_forward *compute, void *arg)
 {
-    tiny_run(em_ops_ref(), dtype, forward, arg);
-    tiny_run_cpu(dtype, forward, arg);
+    tiny_run(em_ops_ref(), dtype, compute, arg);
+    tiny_run_cpu(dtype, compute, arg);
 }
 
 /* got (F32) against the golden tensor `name`, by relative L2 distance. */
-static inline void tiny_expect(em_tensor got, const em_safetensors *goldens, const char *name,
-                               double bound)
+static inline void tiny_expect(em_run *r, em_tensor got, const em_safetensors *goldens,
+                               const char *name, double bound)
 {
     const em_safetensors_entry *want = golden_find(goldens, name, "");
     assert_non_null(want);
     assert_int_equal(got.dtype, EM_F32);
     assert_int_equal(em_tensor_bytes(got), want->size_bytes);
-    tiny_see(got);
-    double d = golden_distance(got.data, want->data, (size_t)em_tensor_count(got));
+    tiny_see(r, got);
+    float *host = tiny_values(r, got);
+    double d = golden_distance(host, want->data, (size_t)em_tensor_count(got));
+    free(host);
     print_message("    %-10s %.2e of %.2e\n", name, d, bound);
     if (!(d <= bound)) fail_msg("'%s' is %.3e from the golden, bound %.3e", name, d, bound);
 }

@@ -12,9 +12,7 @@
  * so each copy has half a step to arrive in, and the second block of the multiprocessor fills what
  * is left. plain: float32 multiply-adds, any head size, for float32 and for odd sizes. */
 #include "ops/cuda/attention_kernels.h"
-
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
+#include "ops/cuda/common.cuh"
 
 #define DEVICE static __device__ __forceinline__
 
@@ -24,46 +22,35 @@ template <typename T> struct number;
 
 template <> struct number<__nv_bfloat16> {
     /* c (16, 8) += a (16, 16) b (16, 8) */
-    static __device__ __forceinline__ void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0,
-                                               uint32_t b1)
+    DEVICE void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
     {
         asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
             "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
             : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
             : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
     }
-    static __device__ __forceinline__ uint32_t pack(float low, float high)
+    DEVICE uint32_t pack(float low, float high)
     {
         uint32_t r;
         asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
         return r;
     }
-    static __device__ __forceinline__ float load(__nv_bfloat16 x) { return __bfloat162float(x); }
-    static __device__ __forceinline__ __nv_bfloat16 store(float x) { return __float2bfloat16_rn(x); }
 };
 
 template <> struct number<__half> {
-    static __device__ __forceinline__ void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0,
-                                               uint32_t b1)
+    DEVICE void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1)
     {
         asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
             "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
             : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
             : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
     }
-    static __device__ __forceinline__ uint32_t pack(float low, float high)
+    DEVICE uint32_t pack(float low, float high)
     {
         uint32_t r;
         asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(r) : "f"(high), "f"(low));
         return r;
     }
-    static __device__ __forceinline__ float load(__half x) { return __half2float(x); }
-    static __device__ __forceinline__ __half store(float x) { return __float2half_rn(x); }
-};
-
-template <> struct number<float> {
-    static __device__ __forceinline__ float load(float x) { return x; }
-    static __device__ __forceinline__ float store(float x) { return x; }
 };
 
 /* 2^x; 0 for x = -inf. */
@@ -74,7 +61,7 @@ DEVICE float exp_2(float x)
     return y;
 }
 
-/* 16 bytes from global to shared memory; zeros, and nothing read, unless valid. */
+/* 16 bytes from global to shared memory; zeros unless valid (the address must be good anyway). */
 DEVICE void copy_16(uint32_t to, const void *from, bool valid)
 {
     int bytes = valid ? 16 : 0;
@@ -125,12 +112,12 @@ template <int D> struct tile {
     static constexpr int CHUNKS = D / 8;
     static constexpr int ROW_BYTES = D * 2 + (SWIZZLED ? 0 : 16);
 
-    static __device__ __forceinline__ uint32_t at(uint32_t base, int row, int chunk)
+    DEVICE uint32_t at(uint32_t base, int row, int chunk)
     {
         return base + row * ROW_BYTES + ((SWIZZLED ? chunk ^ (row & 7) : chunk) << 4);
     }
     /* The address 16 k columns to the right of one in columns 0 to 15. */
-    static __device__ __forceinline__ uint32_t right(uint32_t from, int k)
+    DEVICE uint32_t right(uint32_t from, int k)
     {
         return SWIZZLED ? (from ^ (k * 32 & 96)) + (k * 32 & ~127) : from + k * 32;
     }
@@ -143,24 +130,43 @@ template <int D> struct share {
     static constexpr int LANES = CHUNKS % 16 == 0 ? 16 : CHUNKS & -CHUNKS;
     static constexpr int GROUPS = CHUNKS / LANES, PASS = THREADS / LANES;
 
-    static __device__ __forceinline__ int row() { return (int)threadIdx.x / LANES; }
-    static __device__ __forceinline__ int chunk() { return (int)threadIdx.x % LANES; }
+    DEVICE int row()
+    {
+        return (int)threadIdx.x / LANES;
+    }
+    DEVICE int chunk()
+    {
+        return (int)threadIdx.x % LANES;
+    }
 };
 
-/* ROWS rows, zeros from row `left` on. to, from: this thread's first chunk of both sides. */
-template <typename T, int D, int ROWS>
-DEVICE void load_tile(uint32_t to, const T *from, int left, int stride)
+/* ROWS rows, zeros from row `left` (at least 1) on. to, from: this thread's first chunk of both
+ * sides. */
+template <typename T, int D, int ROWS, bool WHOLE>
+DEVICE void load_rows(uint32_t to, const T *from, int left, int stride)
 {
     using part = share<D>;
     static_assert(ROWS % part::PASS == 0 && (part::PASS % 8 == 0 || !tile<D>::SWIZZLED), "");
     left -= part::row();
+    const T *safe = from - (int64_t)stride * part::row(); /* of the first row */
 #pragma unroll
-    for (int i = 0; i < ROWS / part::PASS; i++)
+    for (int i = 0; i < ROWS / part::PASS; i++) {
+        bool valid = WHOLE || i * part::PASS < left;
+        const T *row = valid ? from + (int64_t)stride * (i * part::PASS) : safe;
 #pragma unroll
         for (int g = 0; g < part::GROUPS; g++)
             copy_16(to + i * part::PASS * tile<D>::ROW_BYTES + g * part::LANES * 16,
-                    from + (int64_t)stride * (i * part::PASS) + g * part::LANES * 8,
-                    i * part::PASS < left);
+                    row + g * part::LANES * 8, valid);
+    }
+}
+
+template <typename T, int D, int ROWS>
+DEVICE void load_tile(uint32_t to, const T *from, int left, int stride)
+{
+    if (left >= ROWS)
+        load_rows<T, D, ROWS, true>(to, from, left, stride);
+    else
+        load_rows<T, D, ROWS, false>(to, from, left, stride);
 }
 
 /* ---- softmax --------------------------------------------------------------------------------- */
@@ -181,11 +187,11 @@ template <int NT> DEVICE void add_bias(float (&s)[NT][4], const place &p, int ro
     for (int n = 0; n < NT; n++)
 #pragma unroll
         for (int e = 0; e < 4; e++) {
-            float v = s[n][e] * p.scale;
+            float v = __fmul_rn(s[n][e], p.scale); /* not fused here and apart there */
             if (p.bias) {
                 int i = min(p.query + row + (e >> 1) * 8, p.nq - 1);
                 int j = min(lane_key + n * 8 + (e & 1), p.nk - 1);
-                v += p.bias[j - i + p.nq - 1] * log2e;
+                v = __fmaf_rn(p.bias[j - i + p.nq - 1], log2e, v);
             }
             s[n][e] = v;
         }
@@ -304,8 +310,8 @@ DEVICE void finish(T *head, float (&o)[MT][D / 8][4], const float (&total)[MT][2
             float scale = 1 / sum;
 #pragma unroll
             for (int n = 0; n < D / 8; n++) {
-                uint32_t pair = number<T>::pack(o[m][n][half * 2] * scale,
-                                                o[m][n][half * 2 + 1] * scale);
+                uint32_t pair =
+                    number<T>::pack(o[m][n][half * 2] * scale, o[m][n][half * 2 + 1] * scale);
                 uint32_t at = tile<D>::at(to, m * 16 + half * 8 + lane / 4, n) + lane % 4 * 4;
                 asm volatile("st.shared.b32 [%0], %1;" ::"r"(at), "r"(pair) : "memory");
             }
@@ -334,7 +340,8 @@ static __global__ void __launch_bounds__(THREADS, 2) flash(em_cuda_attn a)
     const int bh = blockIdx.x / tiles, b = bh / a.heads, h = bh % a.heads;
     const int first = blockIdx.x % tiles * BR;
     int stride = a.heads * D;
-    const int64_t q_head = (int64_t)b * nq * stride + h * D, k_head = (int64_t)b * nk * stride + h * D;
+    const int64_t q_head = (int64_t)b * nq * stride + h * D;
+    const int64_t k_head = (int64_t)b * nk * stride + h * D;
     const int64_t thread_at = (int64_t)share<D>::row() * stride + share<D>::chunk() * 8;
     const T *q = (const T *)a.q + q_head + (int64_t)first * stride + thread_at;
     const T *k = (const T *)a.k + k_head + thread_at, *v = (const T *)a.v + k_head + thread_at;
@@ -424,16 +431,27 @@ template <int R, int C> struct plain_layout {
     static constexpr int BYTES = (P_AT + QUERIES * P_PITCH) * 4;
 };
 
-/* Columns [column, column + DEPTH) of `rows` rows as float32; zeros outside. */
+/* DEPTH columns of `rows` rows as float32; zeros from row `left` and from column `wide` on. */
 template <typename T>
-DEVICE void load_chunk(float *to, const T *head, int rows, int64_t row, int64_t end, int column,
-                       int dim, int64_t stride)
+DEVICE void load_chunk(float *to, const T *from, int rows, int left, int wide, int stride)
 {
     int c = threadIdx.x % DEPTH;
-    bool inside = column + c < dim;
     for (int r = threadIdx.x / DEPTH; r < rows; r += PLAIN_THREADS / DEPTH)
-        to[r * DEPTH_PITCH + c] =
-            inside && row + r < end ? number<T>::load(head[(row + r) * stride + column + c]) : 0;
+        to[r * DEPTH_PITCH + c] = c < wide && r < left ? to_f32(from[(int64_t)r * stride + c]) : 0;
+}
+
+/* V_KEYS rows of V, 64 C columns of which `wide` exist; zeros from row `left` on. */
+template <typename T, int C>
+DEVICE void load_values(float *to, const T *from, int left, int wide, int stride)
+{
+    int c = threadIdx.x % 64;
+    for (int r = threadIdx.x / 64; r < V_KEYS; r += PLAIN_THREADS / 64)
+#pragma unroll
+        for (int g = 0; g < C; g++) {
+            bool there = r < left && c + 64 * g < wide;
+            to[r * 64 * C + c + 64 * g] =
+                there ? to_f32(from[(int64_t)r * stride + c + 64 * g]) : 0;
+        }
 }
 
 /* A thread's part of S += Q K^T for one chunk: rows y + 16 i, columns x + 16 j. */
@@ -453,6 +471,18 @@ template <int R> DEVICE void plain_scores(float (&s)[R][4], const float *q, cons
                 s[i][j] = fmaf(a.w, b[j].w,
                                fmaf(a.z, b[j].z, fmaf(a.y, b[j].y, fmaf(a.x, b[j].x, s[i][j]))));
         }
+    }
+}
+
+/* One row of a thread: scaled, biased (bias: of the tile's first key, or NULL), masked scores. */
+DEVICE void plain_scale(float (&s)[4], float scale, const float *bias, int left)
+{
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        int at = threadIdx.x % 16 + 16 * j;
+        s[j] *= scale;
+        if (bias && at < left) s[j] += bias[at];
+        if (at >= left) s[j] = -INFINITY;
     }
 }
 
@@ -477,8 +507,7 @@ DEVICE float plain_fold(float (&s)[4], float *p, float &top, float &total)
 }
 
 /* O += P V for V_KEYS keys: rows y + 16 i, columns 4 x + 64 c. */
-template <int R, int C>
-DEVICE void plain_mix(float (&o)[R][C][4], const float *p, const float *v)
+template <int R, int C> DEVICE void plain_mix(float (&o)[R][C][4], const float *p, const float *v)
 {
     const int x = threadIdx.x % 16, y = threadIdx.x / 16;
 #pragma unroll 1
@@ -505,20 +534,21 @@ DEVICE void plain_mix(float (&o)[R][C][4], const float *p, const float *v)
 
 /* 16 R queries a block, heads of up to 64 C channels. */
 template <typename T, int R, int C>
-static __global__ void __launch_bounds__(PLAIN_THREADS, R * C > 16 ? 1 : 2) plain(em_cuda_attn a)
+static __global__ void __launch_bounds__(PLAIN_THREADS, R *C > 16 ? 1 : 2) plain(em_cuda_attn a)
 {
     using layout = plain_layout<R, C>;
     float *qs = (float *)shared, *ks = qs + layout::QUERIES * DEPTH_PITCH, *vs = qs;
     float *ps = qs + layout::P_AT;
     const int x = threadIdx.x % 16, y = threadIdx.x / 16;
-    const int64_t tiles = (a.nq + layout::QUERIES - 1) / layout::QUERIES;
-    const int64_t bh = blockIdx.x / tiles, b = bh / a.heads;
-    const int h = (int)(bh % a.heads);
-    const int64_t stride = (int64_t)a.heads * a.dim, first = blockIdx.x % tiles * layout::QUERIES;
-    const T *q = (const T *)a.q + b * a.nq * stride + h * a.dim;
-    const T *k = (const T *)a.k + b * a.nk * stride + h * a.dim;
-    const T *v = (const T *)a.v + b * a.nk * stride + h * a.dim;
-    const float *bias = a.rel_bias ? a.rel_bias + h * (a.nq + a.nk - 1) + a.nq - 1 : NULL;
+    const int nq = (int)a.nq, nk = (int)a.nk, tiles = (nq + layout::QUERIES - 1) / layout::QUERIES;
+    const int bh = blockIdx.x / tiles, b = bh / a.heads, h = bh % a.heads, dim = a.dim;
+    const int stride = a.heads * dim, first = blockIdx.x % tiles * layout::QUERIES;
+    int query = first + y;
+    const int64_t q_head = ((int64_t)b * nq + first) * stride + h * dim;
+    const int64_t k_head = (int64_t)b * nk * stride + h * dim;
+    const T *q = (const T *)a.q + q_head, *k = (const T *)a.k + k_head,
+            *v = (const T *)a.v + k_head;
+    const float *bias = a.rel_bias ? a.rel_bias + (int64_t)h * (nq + nk - 1) + nq - 1 : NULL;
 
     float o[R][C][4] = {}, top[R], total[R];
 #pragma unroll
@@ -526,53 +556,47 @@ static __global__ void __launch_bounds__(PLAIN_THREADS, R * C > 16 ? 1 : 2) plai
         top[i] = -INFINITY;
         total[i] = 0;
     }
-    for (int64_t key = 0; key < a.nk; key += PLAIN_KEYS) {
+    for (int key = 0; key < nk; key += PLAIN_KEYS) {
         float s[R][4] = {};
-        for (int d = 0; d < a.dim; d += DEPTH) {
+        for (int d = 0; d < dim; d += DEPTH) {
             __syncthreads();
-            load_chunk(qs, q, layout::QUERIES, first, a.nq, d, a.dim, stride);
-            load_chunk(ks, k, PLAIN_KEYS, key, a.nk, d, a.dim, stride);
+            load_chunk(qs, q + d, layout::QUERIES, nq - first, dim - d, stride);
+            load_chunk(ks, k + d, PLAIN_KEYS, nk - key, dim - d, stride);
             __syncthreads();
             plain_scores(s, qs, ks);
         }
+        k += (int64_t)stride * PLAIN_KEYS;
+        float shrink[R];
+        asm volatile("" : "+r"(query)); /* what derives from it is not worth a register */
 #pragma unroll
         for (int i = 0; i < R; i++) {
-            int64_t query = min(first + y + 16 * i, a.nq - 1);
-#pragma unroll
-            for (int j = 0; j < 4; j++) {
-                int64_t at = key + x + 16 * j;
-                s[i][j] *= a.scale;
-                if (bias && at < a.nk) s[i][j] += bias[at - query];
-                if (at >= a.nk) s[i][j] = -INFINITY;
-            }
-            float shrink = plain_fold(s[i], ps + (y + 16 * i) * P_PITCH, top[i], total[i]);
-#pragma unroll
-            for (int c = 0; c < C * 4; c++) o[i][c / 4][c % 4] *= shrink;
+            const float *row = bias ? bias + key - min(query + 16 * i, nq - 1) : NULL;
+            plain_scale(s[i], a.scale, row, nk - key);
+            shrink[i] = plain_fold(s[i], ps + (y + 16 * i) * P_PITCH, top[i], total[i]);
         }
+#pragma unroll
+        for (int i = 0; i < R * C * 4; i++) o[i / 4 / C][i / 4 % C][i % 4] *= shrink[i / 4 / C];
         for (int row = 0; row < PLAIN_KEYS; row += V_KEYS) {
             __syncthreads();
-            for (int n = threadIdx.x; n < layout::V; n += PLAIN_THREADS) {
-                int r = n / layout::WIDTH, c = n % layout::WIDTH;
-                int64_t at = key + row + r;
-                vs[n] = at < a.nk && c < a.dim ? number<T>::load(v[at * stride + c]) : 0;
-            }
+            load_values<T, C>(vs, v, nk - key - row, dim, stride);
+            v += (int64_t)stride * V_KEYS;
             __syncthreads();
             plain_mix(o, ps + row, vs);
         }
     }
-    T *out = (T *)a.y + b * a.nq * stride + h * a.dim;
+    T *out = (T *)a.y + q_head;
 #pragma unroll
     for (int i = 0; i < R; i++) {
         float sum = total[i];
 #pragma unroll
         for (int w = 8; w; w /= 2) sum += __shfl_xor_sync(0xffffffffu, sum, w);
-        int64_t query = first + y + 16 * i;
-        if (query >= a.nq) continue;
+        int row = y + 16 * i;
+        if (row >= nq - first) continue;
 #pragma unroll
         for (int c = 0; c < C * 4; c++) {
             int column = c / 4 * 64 + 4 * x + c % 4;
-            if (column < a.dim)
-                out[query * stride + column] = number<T>::store(o[i][c / 4][c % 4] / sum);
+            if (column < dim)
+                out[(int64_t)row * stride + column] = from_f32<T>(o[i][c / 4][c % 4] / sum);
         }
     }
 }
@@ -587,8 +611,8 @@ static cudaError_t launch(kernel f, const em_cuda_attn *a, int queries, int thre
     int64_t blocks = (a->nq + queries - 1) / queries * a->heads * a->batch;
     if (blocks <= 0) return cudaSuccess;
     if (blocks > 0x7fffffff) return cudaErrorInvalidConfiguration;
-    cudaError_t rc = cudaFuncSetAttribute(f, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                          (int)shared_bytes);
+    cudaError_t rc =
+        cudaFuncSetAttribute(f, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared_bytes);
     if (rc) return rc;
     f<<<(unsigned)blocks, threads, shared_bytes, stream>>>(*a);
     return cudaGetLastError();
@@ -646,12 +670,13 @@ extern "C" cudaError_t em_cuda_attention_launch(const em_cuda_attn *a, cudaStrea
     if (a->dim < 1 || a->dim > EM_CUDA_ATTN_MAX_DIM || a->nk < 1 || a->nk > most || a->nq > most)
         return cudaErrorInvalidValue;
     switch (a->dtype) {
-    case 0:
+    case EMK_F32:
         if (a->dim <= 64) return launch_plain<float, 8, 1>(a, stream);
         if (a->dim <= 128) return launch_plain<float, 8, 2>(a, stream);
+        if (a->dim <= 384) return launch_plain<float, 4, 6>(a, stream);
         return launch_plain<float, 4, 8>(a, stream);
-    case 1: return launch_16<__half>(a, stream);
-    case 2: return launch_16<__nv_bfloat16>(a, stream);
+    case EMK_F16: return launch_16<__half>(a, stream);
+    case EMK_BF16: return launch_16<__nv_bfloat16>(a, stream);
     default: return cudaErrorInvalidValue;
     }
 }

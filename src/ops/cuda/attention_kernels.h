@@ -1,9 +1,8 @@
-/* Launchers of attention_kernels.cu. Plain C: no project headers. */
+/* Attention kernels: what the C side calls and the .cu side defines. */
 #ifndef EM_OPS_CUDA_ATTENTION_KERNELS_H
 #define EM_OPS_CUDA_ATTENTION_KERNELS_H
 
-#include <cuda_runtime_api.h>
-#include <stdint.h>
+#include "ops/cuda/kernels.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -19,7 +18,7 @@ typedef struct em_cuda_attn {
     const void *q, *k, *v;
     const float *rel_bias;
     int64_t nq, nk;
-    int dtype; /* 0 float32, 1 float16, 2 bfloat16: em_dtype */
+    int dtype; /* EMK_F32, … */
     int batch, heads, dim;
     float scale;
 } em_cuda_attn;

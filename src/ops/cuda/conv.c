@@ -1,9 +1,10 @@
-/* Convolution: cuDNN where it is worth its copies, own kernels elsewhere.
+/* Convolution: four ways.
  *
- *     float32, groups          ordinary cores, float32 throughout
- *     channels not in eights   own tensor-core kernel: it reads 3 or 4 channels as they lie
- *     no cuDNN, no engine      the same
- *     everything else          cuDNN, on a copy of (past, x) where x alone does not say it
+ *     ordinary  float32 throughout: float32 mode, and groups
+ *     hopper    own kernel with Hopper's matrix instructions: no copy of the input
+ *     library   cuDNN, on a copy of (past, x) where x alone does not say it
+ *     tensor    own kernel with every card's matrix instructions: few channels or odd ones, no
+ *               cuDNN, or none of its engines
  *
  * The way is a property of the layer, and so is everything that decides the order of a sum: frames
  * may be cut at will. Weights are reordered for the way in each call, in the workspace. */
@@ -11,7 +12,7 @@
 #include "ops/cuda/conv_kernels.h"
 #include "ops/cuda/cuda.h"
 
-typedef enum way { ORDINARY, TENSOR, LIBRARY } way;
+typedef enum way { ORDINARY, HOPPER, LIBRARY, TENSOR } way;
 
 typedef struct conv {
     em_run *r;
@@ -53,26 +54,29 @@ static emk_conv_job job_of(em_tensor y, const em_conv_args *a)
     return j;
 }
 
-/* With few channels the copies and the write of y are the work, and the own kernel has no copies. */
+/* With few channels the copies and the plans are most of the work, and the own kernel has neither. */
 static bool library_pays(const emk_conv_job *j)
 {
-    return j->channels >= 32 && j->out_channels >= 32;
+    return j->channels >= 32 && j->out_channels >= 64;
 }
 
 static way way_of(conv *v)
 {
+    const emk_conv_job *j = &v->job;
+    bool bias = !em_tensor_is_empty(v->a->b);
     if (v->a->x.dtype == EM_F32 || v->a->groups > 1) return ORDINARY;
-    if (!em_conv_dnn_view_of(&v->view, &v->job, v->a->pad_after, !em_tensor_is_empty(v->a->b)))
-        return TENSOR;
-    if (!library_pays(&v->job)) return TENSOR;
-    bool has = v->c->dnn && em_conv_dnn_has(v->c->dnn, &v->job, &v->view);
-    return has ? LIBRARY : TENSOR;
+    if (v->c->cc == 90 && emk_conv_hopper_takes(j->channels, j->out_channels)) return HOPPER;
+    if (!em_conv_dnn_view_of(&v->view, j, v->a->pad_after, bias)) return TENSOR;
+    if (!library_pays(j)) return TENSOR;
+    return v->c->dnn && em_conv_dnn_has(v->c->dnn, j, &v->view) ? LIBRARY : TENSOR;
 }
 
+/* Length of an output channel's weights, as the way's kernel wants them. */
 static int64_t row_of(const conv *v)
 {
-    return v->way == TENSOR ? emk_conv_mma_row(v->job.channels, v->taps)
-                            : v->taps * v->job.channels;
+    if (v->way == TENSOR) return emk_conv_mma_row(v->job.channels, v->taps);
+    if (v->way == HOPPER) return emk_conv_hopper_row(v->job.channels, v->taps);
+    return v->taps * v->job.channels;
 }
 
 static size_t weight_bytes(const conv *v)
@@ -132,19 +136,27 @@ static em_status run_library(const conv *v, unsigned char *ws)
                            v->c->compute, &v->r->err);
 }
 
+static em_status run_way(const conv *v, void *ws)
+{
+    cudaStream_t s = v->c->compute;
+    switch (v->way) {
+    case ORDINARY: return em_cuda_check(v->r, emk_conv_fma(&v->job, s), "ordinary cores");
+    case HOPPER: return em_cuda_check(v->r, emk_conv_hopper(&v->job, s), "Hopper's kernel");
+    case TENSOR: return em_cuda_check(v->r, emk_conv_mma(&v->job, s), "tensor cores");
+    case LIBRARY: break;
+    }
+    return run_library(v, ws);
+}
+
 em_status em_cuda_conv(em_run *r, em_tensor y, const em_conv_args *a, void *ws)
 {
     conv v;
+    char sx[80], sw[80];
     if (em_tensor_count(y) == 0) return EM_OK;
     open_conv(&v, r, y, a);
     v.job.w = ws;
     em_status st = em_cuda_check(r, reorder_weights(&v, ws), "weights");
-    if (!st && v.way == ORDINARY)
-        st = em_cuda_check(r, emk_conv_fma(&v.job, v.c->compute), "ordinary cores");
-    if (!st && v.way == TENSOR)
-        st = em_cuda_check(r, emk_conv_mma(&v.job, v.c->compute), "tensor cores");
-    if (!st && v.way == LIBRARY) st = run_library(&v, ws);
-    char sx[80], sw[80];
+    if (!st) st = run_way(&v, ws);
     if (st)
         em_err_prefix(&r->err, "conv of %s with weights %s", em_shape_text(sx, a->x.dim, 4),
                       em_shape_text(sw, a->w.dim, 5));

@@ -35,7 +35,7 @@ bool em_conv_dnn_view_of(em_conv_dnn_view *v, const emk_conv_job *j, const int p
                             .bias = bias};
     v->gathered = j->upsample_2x || j->kernel[0] > 1 || j->past_frames > 0;
     for (int i = 0; i < 3; i++) {
-        /* Time begins at the first frame for every cut: a past and padding are the same to cuDNN. */
+        /* Past frames and zeros in front of time are one thing to cuDNN, whatever the cut. */
         bool itself = i > 0 && symmetric(j, pad_after, i);
         v->pad[i] = itself ? j->pad[i] : 0;
         v->inside[i] = itself ? 0 : j->pad[i];

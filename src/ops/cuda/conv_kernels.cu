@@ -1,94 +1,16 @@
 /* Convolution as a matrix product that is never laid out: rows are output positions, columns output
- * channels, and the summed index runs over taps and, inside a tap, input channels:
+ * channels, and the summed index k runs over taps and, inside a tap, input channels:
  *
- *     y[position][o] = bias[o] + sum over k = (tap, c) of input[position * stride - pad + tap][c] w[o][k]
+ *     y[position][o] = bias[o] + sum over k = (tap, c) of
+ *                      input[position * stride - pad + tap][c] w[o][k]
  *
  * Past frames, zeros outside and doubled rows are decided where an input value is fetched, so no
  * copy of the input exists. Which tile a position falls into has no influence on its sum: k runs in
  * one order, in one thread, whatever the number of frames. */
-#include "ops/cuda/common.cuh"
-#include "ops/cuda/conv_kernels.h"
+#include "ops/cuda/conv_tile.cuh"
 #include "ops/cuda/mma.cuh"
 
-static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-/* ---- where an input value lies ----------------------------------------------------------------- */
-
-/* A job as kernels use it: small numbers, and pointers that make (past, x) one run of frames. */
-struct geometry {
-    const void *x, *past;
-    int frames, past_frames, height, width; /* frames: with the past ones; the others as stored */
-    int rows, cols;                         /* height and width, doubled or not */
-    int shift;                              /* 1: doubled */
-    int64_t channels, frame_step;           /* elements a pixel, a frame */
-    int kernel[3];
-};
-
-/* The corner of an output position's field: frame, row, column of tap (0, 0, 0). */
-struct corner {
-    int t, h, w;
-};
-
-static __device__ __forceinline__ corner corner_of(const emk_conv_job &j, int64_t position)
-{
-    int64_t total = j.out[0] * j.out[1] * j.out[2];
-    if (position >= total) return corner{INT32_MIN / 2, 0, 0}; /* no frame: reads as zero */
-    int64_t w = position % j.out[2], rest = position / j.out[2];
-    int64_t h = rest % j.out[1], t = rest / j.out[1];
-    return corner{(int)(t * j.stride[0] - j.pad[0]), (int)(h * j.stride[1] - j.pad[1]),
-                  (int)(w * j.stride[2] - j.pad[2])};
-}
-
-/* Channel 0 of the input pixel; NULL: outside, a zero. */
-template <typename T>
-static __device__ __forceinline__ const T *pixel_at(const geometry &g, int t, int h, int w)
-{
-    if ((unsigned)t >= (unsigned)g.frames || (unsigned)h >= (unsigned)g.rows ||
-        (unsigned)w >= (unsigned)g.cols)
-        return NULL;
-    const T *frame = t < g.past_frames ? (const T *)g.past + t * g.frame_step
-                                       : (const T *)g.x + (t - g.past_frames) * g.frame_step;
-    return frame + ((int64_t)(h >> g.shift) * g.width + (w >> g.shift)) * g.channels;
-}
-
-static geometry geometry_of(const emk_conv_job *j)
-{
-    geometry g = {};
-    g.x = j->x;
-    g.past = j->past;
-    g.past_frames = (int)j->past_frames;
-    g.frames = (int)(j->frames + j->past_frames);
-    g.height = (int)j->height;
-    g.width = (int)j->width;
-    g.shift = j->upsample_2x ? 1 : 0;
-    g.rows = g.height << g.shift;
-    g.cols = g.width << g.shift;
-    g.channels = j->channels;
-    g.frame_step = j->height * j->width * j->channels;
-    for (int i = 0; i < 3; i++) g.kernel[i] = j->kernel[i];
-    return g;
-}
-
-/* A tap, and its place in the kernel. */
-struct tap {
-    int t, h, w;
-};
-
-static __device__ __forceinline__ void next_tap(tap *a, const geometry &g)
-{
-    if (++a->w < g.kernel[2]) return;
-    a->w = 0;
-    if (++a->h < g.kernel[1]) return;
-    a->h = 0;
-    a->t++;
-}
-
-static __device__ __forceinline__ tap tap_of(int i, const geometry &g)
-{
-    return tap{i / (g.kernel[2] * g.kernel[1]), i / g.kernel[2] % g.kernel[1], i % g.kernel[2]};
-}
-
-/* ---- weights ------------------------------------------------------------------------------------ */
+/* ---- weights --------------------------------------------------------------------------------- */
 
 /* A thread has one (o, i): it reads its taps in a row and writes beside its neighbours. */
 template <typename T>
@@ -104,8 +26,8 @@ static __global__ void rows_kernel(T *dst, int64_t outs, int64_t row_len, int64_
     for (int64_t k = taps * step + c; k < row_len; k += step) row[k] = from_f32<T>(0);
 }
 
-cudaError_t emk_conv_rows(emk_tensor dst, int64_t row_len, int64_t step, emk_tensor src, int64_t outs,
-                          int64_t ins, int taps, cudaStream_t stream)
+cudaError_t emk_conv_rows(emk_tensor dst, int64_t row_len, int64_t step, emk_tensor src,
+                          int64_t outs, int64_t ins, int taps, cudaStream_t stream)
 {
     unsigned blocks = (unsigned)ceil_div(outs * step, 256);
     if (dst.dtype == EMK_BF16)
@@ -137,7 +59,7 @@ cudaError_t emk_conv_columns(float *dst, emk_tensor src, int64_t outs, int64_t i
     return cudaGetLastError();
 }
 
-/* ---- ordinary cores ----------------------------------------------------------------------------- */
+/* ---- ordinary cores -------------------------------------------------------------------------- */
 
 /* A block: 128 positions x 64 output channels, 16 k at a time; a thread: 8 x 4 of them. */
 enum { FMA_M = 128, FMA_N = 64, FMA_K = 16, FMA_PAD = 4 };
@@ -170,7 +92,8 @@ static __global__ void __launch_bounds__(256)
     int64_t position = (int64_t)blockIdx.x * FMA_M, column = (int64_t)blockIdx.y * FMA_N;
     int64_t group = blockIdx.z, total = j.out[0] * j.out[1] * j.out[2];
     const float *w = (const float *)j.w + group * depth * outs;
-    int tid = (int)threadIdx.x, a_row = tid / 2, a_k = tid % 2 * 8, b_k = tid / 16, b_n = tid % 16 * 4;
+    int tid = (int)threadIdx.x, a_row = tid / 2, a_k = tid % 2 * 8, b_k = tid / 16,
+        b_n = tid % 16 * 4;
     int m = tid / 16 * 8, n = tid % 16 * 4;
     corner at = corner_of(j, position + a_row);
     float sum[8][4] = {}, next_a[8], next_b[4];
@@ -235,7 +158,7 @@ cudaError_t emk_conv_fma(const emk_conv_job *j, cudaStream_t stream)
     return cudaGetLastError();
 }
 
-/* ---- tensor cores ------------------------------------------------------------------------------- */
+/* ---- tensor cores ---------------------------------------------------------------------------- */
 
 /* A block of 8 warps has a tile of BM positions x BN output channels, a warp WM x WN of it. k runs
  * in steps of 32 through a ring of STAGES tiles in shared memory, filled by asynchronous copies:
@@ -249,38 +172,6 @@ enum { STAGES = 4, DEPTH = 32, PIECES = 4, THREADS = 256 };
 static __device__ __forceinline__ int piece_at(int row, int piece) /* in units of 16 bytes */
 {
     return row * PIECES + (piece ^ (row >> 1 & 3));
-}
-
-/* A thread's share of the input tile: piece `tid % 4` of the rows tid / 4 + 64 i. It walks along k:
- * channel c of a tap, and for each row the pixel that the tap names. */
-template <typename T, int ROWS> struct walk {
-    corner at[ROWS];
-    const T *pixel[ROWS];
-    tap now;
-    int c;
-};
-
-template <typename T, int ROWS>
-static __device__ __forceinline__ void find_pixels(walk<T, ROWS> *w, const geometry &g)
-{
-    bool there = w->now.t < g.kernel[0];
-#pragma unroll
-    for (int i = 0; i < ROWS; i++)
-        w->pixel[i] = there ? pixel_at<T>(g, w->at[i].t + w->now.t, w->at[i].h + w->now.h,
-                                          w->at[i].w + w->now.w)
-                            : NULL;
-}
-
-template <typename T, int ROWS>
-static __device__ __forceinline__ void advance(walk<T, ROWS> *w, const geometry &g, int step)
-{
-    w->c += DEPTH;
-    if (w->c < step) return;
-    do {
-        w->c -= step;
-        next_tap(&w->now, g);
-    } while (w->c >= step);
-    find_pixels(w, g);
 }
 
 /* Eight channels that may end early or lie at any address, one by one. */
@@ -318,12 +209,14 @@ template <typename T, int BN>
 static __device__ __forceinline__ void load_weights(T *tile, const T *w, int64_t row_len,
                                                     int64_t first, int64_t outs, int64_t k)
 {
+    int row = (int)threadIdx.x / PIECES, piece = (int)threadIdx.x % PIECES;
+    const T *from = w + (first + row) * row_len + k + piece * 8;
 #pragma unroll
-    for (int i = (int)threadIdx.x; i < BN * PIECES; i += THREADS) {
-        int row = i / PIECES, piece = i % PIECES;
-        bool there = first + row < outs;
-        const T *from = there ? w + (first + row) * row_len + k + piece * 8 : w;
-        copy_async(tile + piece_at(row, piece) * 8, from, there);
+    for (int i = 0; i < (BN + 63) / 64; i++) {
+        int r = row + 64 * i;
+        if (BN % 64 != 0 && r >= BN) break;
+        bool there = first + r < outs;
+        copy_async(tile + piece_at(r, piece) * 8, there ? from + 64 * i * row_len : w, there);
     }
 }
 
@@ -341,42 +234,12 @@ static __device__ __forceinline__ void multiply_tiles(float (*sum)[WN / 8][4], c
 #pragma unroll
         for (int i = 0; i < WN / 16; i++)
             load_matrices(fb[i], b + piece_at(n + i * 16 + lane % 8 + lane / 16 * 8,
-                                              k * 2 + lane / 8 % 2) * 8);
+                                              k * 2 + lane / 8 % 2) *
+                                         8);
 #pragma unroll
         for (int i = 0; i < WM / 16; i++)
 #pragma unroll
             for (int o = 0; o < WN / 8; o++) multiply(sum[i][o], fa[i], &fb[o / 2][o % 2 * 2], T());
-    }
-}
-
-/* Bias, rounding; a lane has two neighbouring channels of two rows, eight apart. */
-template <typename T, int WM, int WN>
-static __device__ __forceinline__ void store_tile(const emk_conv_job &j,
-                                                  float (*sum)[WN / 8][4], int64_t m, int64_t n)
-{
-    int lane = (int)threadIdx.x % 32;
-    int64_t total = j.out[0] * j.out[1] * j.out[2], outs = j.out_channels;
-#pragma unroll
-    for (int o = 0; o < WN / 8; o++) {
-        int64_t col = n + o * 8 + lane % 4 * 2;
-        if (col >= outs) continue;
-        bool both = col + 1 < outs;
-        float b0 = vector_at(j.bias, col, 0);
-        float b1 = both ? vector_at(j.bias, col + 1, 0) : 0.0f;
-#pragma unroll
-        for (int i = 0; i < WM / 16 * 2; i++) {
-            int64_t row = m + i * 8 + lane / 4;
-            if (row >= total) continue;
-            T *to = (T *)j.y + row * outs + col;
-            pack<T, 2> v = {from_f32<T>(sum[i / 2][o][i % 2 * 2] + b0),
-                            from_f32<T>(sum[i / 2][o][i % 2 * 2 + 1] + b1)};
-            if (both && outs % 2 == 0) {
-                *(pack<T, 2> *)to = v;
-            } else {
-                to[0] = v.v[0];
-                if (both) to[1] = v.v[1];
-            }
-        }
     }
 }
 
@@ -397,10 +260,7 @@ static __global__ void __launch_bounds__(THREADS)
 #pragma unroll
     for (int i = 0; i < BM / 64; i++)
         in.at[i] = corner_of(j, position + (int)threadIdx.x / PIECES + 64 * i);
-    int first = (int)threadIdx.x % PIECES * 8;
-    in.now = tap_of(first / step, g);
-    in.c = first % step;
-    find_pixels(&in, g);
+    start(&in, g, step, (int)threadIdx.x % PIECES * 8);
 
     for (int k = 1 - STAGES; k < steps; k++) {
         if (k >= 0) {
@@ -412,7 +272,7 @@ static __global__ void __launch_bounds__(THREADS)
             load_inputs<T, BM, ALIGNED>(tile, in, g);
             load_weights<T, BN>(tile + BM * DEPTH, (const T *)j.w, row_len, column, j.out_channels,
                                 (int64_t)loaded * DEPTH);
-            advance(&in, g, step);
+            advance(&in, g, step, DEPTH);
             loaded++;
         }
         copy_commit(); /* an empty group too: the count of groups is the clock */
@@ -445,9 +305,11 @@ static cudaError_t launch_mma(const emk_conv_job *j, cudaStream_t stream)
                                           cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
     if (rc != cudaSuccess) return rc;
     unsigned blocks = (unsigned)(ceil_div(positions, BM) * col_tiles);
-    mma_kernel<T, BM, BN, WM, WN, ALIGNED><<<blocks, THREADS, (size_t)bytes, stream>>>(
-        *j, geometry_of(j), (int)emk_conv_mma_step(j->channels),
-        emk_conv_mma_row(j->channels, taps), (unsigned)col_tiles);
+    mma_kernel<T, BM, BN, WM, WN, ALIGNED>
+        <<<blocks, THREADS, (size_t)bytes, stream>>>(*j, geometry_of(j),
+                                                     (int)emk_conv_mma_step(j->channels),
+                                                     emk_conv_mma_row(j->channels, taps),
+                                                     (unsigned)col_tiles);
     return cudaGetLastError();
 }
 
@@ -460,21 +322,16 @@ static cudaError_t choose_tile(const emk_conv_job *j, cudaStream_t stream)
     return launch_mma<T, 256, 96, 64, 48, ALIGNED>(j, stream);
 }
 
-static bool aligned(const emk_conv_job *j)
-{
-    uintptr_t at = (uintptr_t)j->x | (j->past_frames ? (uintptr_t)j->past : 0);
-    return j->channels % 8 == 0 && at % 16 == 0;
-}
-
 cudaError_t emk_conv_mma(const emk_conv_job *j, cudaStream_t stream)
 {
     if (j->type == EMK_BF16)
         return aligned(j) ? choose_tile<__nv_bfloat16, true>(j, stream)
                           : choose_tile<__nv_bfloat16, false>(j, stream);
-    return aligned(j) ? choose_tile<__half, true>(j, stream) : choose_tile<__half, false>(j, stream);
+    return aligned(j) ? choose_tile<__half, true>(j, stream)
+                      : choose_tile<__half, false>(j, stream);
 }
 
-/* ---- around a library's convolution ------------------------------------------------------------- */
+/* ---- around a library's convolution ---------------------------------------------------------- */
 
 /* A thread moves one V of a pixel: eight channels where they come in eights, else one. */
 template <typename V>
@@ -494,7 +351,7 @@ static __global__ void gather_kernel(V *dst, int64_t count, int rows, int cols, 
 }
 
 cudaError_t emk_conv_gather(void *dst, const int64_t dim[3], const emk_conv_job *j,
-                                cudaStream_t stream)
+                            cudaStream_t stream)
 {
     int64_t vec = aligned(j) ? 8 : 1, count = dim[0] * dim[1] * dim[2] * j->channels / vec;
     unsigned blocks = (unsigned)ceil_div(count, 256);

@@ -1,5 +1,5 @@
-/* Convolution kernels: what the C side calls and the .cu side defines. Plain C, so that both compile
- * it. Every launcher enqueues on `stream` and returns what cudaGetLastError says. */
+/* Convolution kernels. Plain C: the C side calls them, the .cu side defines them. Every launcher
+ * enqueues on `stream` and returns what cudaGetLastError says. */
 #ifndef EM_OPS_CUDA_CONV_KERNELS_H
 #define EM_OPS_CUDA_CONV_KERNELS_H
 
@@ -43,6 +43,13 @@ cudaError_t emk_conv_fma(const emk_conv_job *job, cudaStream_t stream);
 int64_t emk_conv_mma_step(int64_t channels);
 int64_t emk_conv_mma_row(int64_t channels, int64_t taps);
 cudaError_t emk_conv_mma(const emk_conv_job *job, cudaStream_t stream);
+
+/* The same with Hopper's matrix instructions, for compute capability 9.0 alone. w: as emk_conv_rows
+ * leaves them with step = C and row_len = emk_conv_hopper_row(C, taps). x and past are 16-byte
+ * aligned. takes: whether it is made for the layer's channels. */
+bool emk_conv_hopper_takes(int64_t channels, int64_t out_channels);
+int64_t emk_conv_hopper_row(int64_t channels, int64_t taps);
+cudaError_t emk_conv_hopper(const emk_conv_job *job, cudaStream_t stream);
 
 /* What a library's convolution sees instead of (past, x): dst (dim[0], dim[1], dim[2], channels)
  * holds the job's input, doubled where it is, with pad[i] zeros in front and zeros behind. 16-bit

@@ -187,11 +187,37 @@ typedef struct attempt {
     int64_t workspace_bytes;
 } attempt;
 
-/* A plan of an engine configuration; a.g.status says whether it worked. */
-static void try_plan(attempt *a, cudnnBackendDescriptor_t config)
+/* The configuration of a choice, for this graph. */
+static cudnnBackendDescriptor_t config_of(em_dnn_graph *g, const em_dnn_choice *c)
+{
+    cudnnBackendDescriptor_t knobs[EM_DNN_MAX_KNOBS] = {NULL};
+    cudnnBackendDescriptor_t engine = em_dnn_make(g, CUDNN_BACKEND_ENGINE_DESCRIPTOR);
+    em_dnn_set_child(g, engine, CUDNN_ATTR_ENGINE_OPERATION_GRAPH, g->graph);
+    em_dnn_set(g, engine, CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64, 1, &c->engine);
+    em_dnn_finalize(g, engine);
+    for (int i = 0; i < c->knobs; i++) {
+        knobs[i] = em_dnn_make(g, CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR);
+        em_dnn_set(g, knobs[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE, CUDNN_TYPE_KNOB_TYPE, 1,
+                   &c->knob[i]);
+        em_dnn_set(g, knobs[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE, CUDNN_TYPE_INT64, 1,
+                   &c->value[i]);
+        em_dnn_finalize(g, knobs[i]);
+    }
+    cudnnBackendDescriptor_t config = em_dnn_make(g, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
+    em_dnn_set_child(g, config, CUDNN_ATTR_ENGINECFG_ENGINE, engine);
+    if (c->knobs > 0)
+        em_dnn_set(g, config, CUDNN_ATTR_ENGINECFG_KNOB_CHOICES, CUDNN_TYPE_BACKEND_DESCRIPTOR,
+                   c->knobs, knobs);
+    em_dnn_finalize(g, config);
+    return config;
+}
+
+/* A plan of a choice; a->g.status says whether it worked. */
+static void try_plan(attempt *a, const em_dnn_choice *c)
 {
     em_dnn_graph *g = &a->g;
     int64_t n = 0;
+    cudnnBackendDescriptor_t config = config_of(g, c);
     a->plan = em_dnn_make(g, CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
     if (g->status) return;
     em_dnn_set(g, a->plan, CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, 1, &g->dnn->handle);
@@ -248,6 +274,7 @@ static void read_choice(em_dnn_choice *out, uint32_t *notes, em_dnn_graph *scrat
     int64_t count =
         read_children(scratch, config, CUDNN_ATTR_ENGINECFG_KNOB_CHOICES,
                       CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR, CUDNN_KNOB_TYPE_COUNTS, knobs);
+    scratch->status = CUDNN_STATUS_SUCCESS; /* unreadable: an engine without knobs */
     for (int64_t i = 0; i < count; i++) {
         note(scratch,
              dnn->get(knobs[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE, CUDNN_TYPE_KNOB_TYPE, 1, &n,
@@ -261,20 +288,24 @@ static void read_choice(em_dnn_choice *out, uint32_t *notes, em_dnn_graph *scrat
     out->knobs = (int)count;
 }
 
-/* Whether a configuration can be used; fills *out when so, else writes the reason. */
+/* Whether a configuration of the heuristic can be used, without its knobs if `bare`; fills *out
+ * when so, else writes the reason into g. */
 static bool accept_config(em_dnn_choice *out, em_dnn_graph *g, cudnnBackendDescriptor_t config,
-                          const em_dnn_limits *limits)
+                          bool bare, const em_dnn_limits *limits)
 {
     uint32_t notes = 0, forbidden = limits->forbidden | 1u << CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC;
     attempt a = {0};
     em_dnn_begin(&a.g, g->dnn);
     read_choice(out, &notes, &a.g, config);
+    em_dnn_end(&a.g);
+    if (bare) out->knobs = 0;
     bool usable = !a.g.status && !(notes & forbidden);
     if (!usable && !a.g.status)
         snprintf(a.g.why, sizeof a.g.why, "notes 0x%x are forbidden", notes);
     if (usable) {
+        a.g.graph = g->graph;
+        try_plan(&a, out);
         em_dnn_end(&a.g);
-        try_plan(&a, config);
         usable = !a.g.status && (size_t)a.workspace_bytes <= limits->workspace_bytes;
         if (!usable && !a.g.status)
             snprintf(a.g.why, sizeof a.g.why, "%lld bytes of workspace are too many",
@@ -282,12 +313,11 @@ static bool accept_config(em_dnn_choice *out, em_dnn_graph *g, cudnnBackendDescr
     }
     if (!usable)
         snprintf(g->why, sizeof g->why, "engine %lld: %.180s", (long long)out->engine, a.g.why);
-    em_dnn_end(&a.g);
     return usable;
 }
 
 /* Tries the configurations of one heuristic in its order. */
-static bool choose_by(em_dnn_choice *out, em_dnn_graph *g, cudnnBackendHeurMode_t mode,
+static bool choose_by(em_dnn_choice *out, em_dnn_graph *g, cudnnBackendHeurMode_t mode, bool bare,
                       const em_dnn_limits *limits)
 {
     cudnnBackendDescriptor_t configs[EM_DNN_MAX_MADE - 1];
@@ -307,7 +337,8 @@ static bool choose_by(em_dnn_choice *out, em_dnn_graph *g, cudnnBackendHeurMode_
     if (n > EM_DNN_MAX_MADE - 1) n = EM_DNN_MAX_MADE - 1;
     n = read_children(&h, heuristic, CUDNN_ATTR_ENGINEHEUR_RESULTS,
                       CUDNN_BACKEND_ENGINECFG_DESCRIPTOR, n, configs);
-    for (int64_t i = 0; i < n && !found; i++) found = accept_config(out, g, configs[i], limits);
+    for (int64_t i = 0; i < n && !found; i++)
+        found = accept_config(out, g, configs[i], bare, limits);
     if (h.status) snprintf(g->why, sizeof g->why, "heuristic %d: %.180s", (int)mode, h.why);
     em_dnn_end(&h);
     return found;
@@ -322,8 +353,9 @@ em_status em_dnn_choose(em_dnn_choice *out, em_dnn_graph *g, const em_dnn_limits
     em_status st = graph_error(g, err);
     if (st) return st;
     snprintf(g->why, sizeof g->why, "it offers no engine");
-    for (size_t i = 0; i < sizeof modes / sizeof *modes; i++) {
-        if (!choose_by(&c, g, modes[i], limits)) continue;
+    const size_t count = sizeof modes / sizeof *modes;
+    for (size_t i = 0; i < 2 * count; i++) {
+        if (!choose_by(&c, g, modes[i % count], i >= count, limits)) continue;
         *out = c;
         return EM_OK;
     }
@@ -342,36 +374,6 @@ const char *em_dnn_choice_text(char out[128], const em_dnn_choice *c)
 
 /* ---- plans ----------------------------------------------------------------------------------- */
 
-/* The configuration of a choice, for this graph. */
-static cudnnBackendDescriptor_t config_of(em_dnn_graph *g, em_dnn_graph *scratch,
-                                          const em_dnn_choice *c)
-{
-    cudnnBackendDescriptor_t knobs[EM_DNN_MAX_KNOBS] = {NULL};
-    cudnnBackendDescriptor_t engine = em_dnn_make(g, CUDNN_BACKEND_ENGINE_DESCRIPTOR);
-    em_dnn_set_child(g, engine, CUDNN_ATTR_ENGINE_OPERATION_GRAPH, g->graph);
-    em_dnn_set(g, engine, CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64, 1, &c->engine);
-    em_dnn_finalize(g, engine);
-    for (int i = 0; i < c->knobs; i++) {
-        knobs[i] = em_dnn_make(scratch, CUDNN_BACKEND_KNOB_CHOICE_DESCRIPTOR);
-        em_dnn_set(scratch, knobs[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_TYPE, CUDNN_TYPE_KNOB_TYPE, 1,
-                   &c->knob[i]);
-        em_dnn_set(scratch, knobs[i], CUDNN_ATTR_KNOB_CHOICE_KNOB_VALUE, CUDNN_TYPE_INT64, 1,
-                   &c->value[i]);
-        em_dnn_finalize(scratch, knobs[i]);
-    }
-    cudnnBackendDescriptor_t config = em_dnn_make(g, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR);
-    if (scratch->status && !g->status) {
-        g->status = scratch->status;
-        memcpy(g->why, scratch->why, sizeof g->why);
-    }
-    em_dnn_set_child(g, config, CUDNN_ATTR_ENGINECFG_ENGINE, engine);
-    if (c->knobs > 0)
-        em_dnn_set(g, config, CUDNN_ATTR_ENGINECFG_KNOB_CHOICES, CUDNN_TYPE_BACKEND_DESCRIPTOR,
-                   c->knobs, knobs);
-    em_dnn_finalize(g, config);
-    return config;
-}
-
 em_status em_dnn_plan_open(em_dnn_plan **out, em_dnn_graph *g, const em_dnn_choice *choice,
                            em_err *err)
 {
@@ -379,13 +381,9 @@ em_status em_dnn_plan_open(em_dnn_plan **out, em_dnn_graph *g, const em_dnn_choi
     if (st) return st;
     em_dnn_plan *p = em_alloc(sizeof *p);
     if (!p) return em_fail(err, EM_NOMEM, "a cuDNN plan");
-    em_dnn_graph scratch;
-    em_dnn_begin(&scratch, g->dnn);
-    cudnnBackendDescriptor_t config = config_of(g, &scratch, choice);
     attempt a = {.g = *g};
-    if (!a.g.status) try_plan(&a, config);
+    try_plan(&a, choice);
     *g = a.g;
-    em_dnn_end(&scratch);
     st = graph_error(g, err);
     if (st) {
         em_free(p);

@@ -25,7 +25,7 @@ enum {
     EM_DNN_MIN_VERSION = 91301, /* the attention node is complete from 9.13.1 on */
     EM_DNN_MAX_DIMS = 5,
     EM_DNN_MAX_KNOBS = 64,
-    EM_DNN_MAX_MADE = 48, /* descriptors of one graph */
+    EM_DNN_MAX_MADE = 96, /* descriptors of one graph */
     EM_DNN_KEY_BYTES = 192
 };
 
@@ -89,7 +89,8 @@ typedef struct em_dnn_limits {
 } em_dnn_limits;
 
 /* The first engine of cuDNN's list (heuristic A, then B, then its fallbacks) that can be planned
- * for the graph within the limits. Engines that are not deterministic are always passed over. */
+ * for the graph within the limits, with the knobs that the list gives it or, when no engine can,
+ * with its own. Engines that are not deterministic are always passed over. */
 em_status em_dnn_choose(em_dnn_choice *out, em_dnn_graph *g, const em_dnn_limits *limits,
                         em_err *err);
 /* "engine 12: 2=3 40=128", for reports; returns out. */

@@ -1,4 +1,5 @@
-/* Bias, activation and rounding of a product's float32 sums, where the library's epilogue has none. */
+/* Bias, activation and rounding of a product's float32 sums, where the library's epilogue has no
+ * such thing. */
 #include "ops/cuda/common.cuh"
 #include "ops/cuda/linear_kernels.h"
 

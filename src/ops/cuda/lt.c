@@ -32,17 +32,19 @@ enum {
     MIN_VERSION = 120000,
     CANDIDATES = 32,
     MAX_ALIGN = 16,
-    USUAL_ROWS = 16384 /* what the choice is made for: the transformer's tokens, about */
 };
 
+/* What the choice is made for: the transformer's tokens, about. The others are asked where none of
+ * the algorithms for that takes every height. */
+static const int64_t usual_rows[] = {16384, 2048, 256, 1};
+
 /* Heights that the chosen algorithm must accept: a time step, a prompt, an image, many tokens. */
-static const int64_t probe_rows[] = {1, 2, 21, 257, 512, 2047, USUAL_ROWS, 77824};
+static const int64_t probe_rows[] = {1, 2, 21, 257, 512, 2047, 16384, 77824};
 
 /* What an algorithm belongs to. Alignments are those of the layer (a row's bytes, the weights'
- * place), not of the piece of work. Zeroed before it is filled: keys are compared as bytes. */
+ * place), not of the piece of work. No padding: keys are compared as bytes. */
 typedef struct layer {
-    int64_t n, k, d_step;
-    int type, d_type, epilogue;
+    int64_t n, k, d_step, type, d_type, epilogue;
     uint32_t align_x, align_w, align_d, align_bias;
 } layer;
 
@@ -130,7 +132,7 @@ size_t em_cuda_lt_version(const em_cuda_lt *lt)
 
 /* ---- layers ---------------------------------------------------------------------------------- */
 
-static cudaDataType_t type_of(int dtype)
+static cudaDataType_t type_of(int64_t dtype)
 {
     return dtype == EM_F32 ? CUDA_R_32F : dtype == EM_F16 ? CUDA_R_16F : CUDA_R_16BF;
 }
@@ -163,9 +165,9 @@ static layer layer_of(const em_lt_product *p)
     l.n = p->n;
     l.k = p->k;
     l.d_step = p->d_step;
-    l.type = (int)p->type;
-    l.d_type = (int)p->d_type;
-    l.epilogue = (int)epilogue_of(p->act, p->bias != NULL);
+    l.type = p->type;
+    l.d_type = p->d_type;
+    l.epilogue = epilogue_of(p->act, p->bias != NULL);
     l.align_x = alignment(p->x, (size_t)p->k * in);
     l.align_w = alignment(p->w, (size_t)p->k * in);
     l.align_d = alignment(p->d, (size_t)p->d_step * out);
@@ -173,7 +175,7 @@ static layer layer_of(const em_lt_product *p)
     return l;
 }
 
-/* Descriptors of a layer, for USUAL_ROWS rows. */
+/* Descriptors of a layer; set_rows gives them their height. */
 static cublasStatus_t describe(const em_cuda_lt *lt, plan *p)
 {
     const layer *l = &p->key;
@@ -184,8 +186,8 @@ static cublasStatus_t describe(const em_cuda_lt *lt, plan *p)
     const void *bias = (const void *)(uintptr_t)(4096 + l->align_bias); /* read as an alignment */
     cublasStatus_t rc = lt->desc_create(&p->desc, CUBLAS_COMPUTE_32F, CUDA_R_32F);
     if (!rc) rc = lt->layout_create(&p->w, type_of(l->type), k, n, l->k);
-    if (!rc) rc = lt->layout_create(&p->x, type_of(l->type), k, USUAL_ROWS, l->k);
-    if (!rc) rc = lt->layout_create(&p->d, type_of(l->d_type), n, USUAL_ROWS, l->d_step);
+    if (!rc) rc = lt->layout_create(&p->x, type_of(l->type), k, 1, l->k);
+    if (!rc) rc = lt->layout_create(&p->d, type_of(l->d_type), n, 1, l->d_step);
     if (!rc)
         rc = lt->desc_set(p->desc, CUBLASLT_MATMUL_DESC_TRANSA, &transposed, sizeof transposed);
     if (!rc) rc = lt->desc_set(p->desc, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue);
@@ -202,12 +204,13 @@ static cublasStatus_t set_rows(const em_cuda_lt *lt, const plan *p, int64_t rows
     return rc ? rc : lt->layout_set(p->d, CUBLASLT_MATRIX_LAYOUT_COLS, &cols, sizeof cols);
 }
 
+/* 0 where the algorithm knows no such thing. */
 static uint32_t config(const em_cuda_lt *lt, const cublasLtMatmulAlgo_t *a,
                        cublasLtMatmulAlgoConfigAttributes_t what)
 {
     uint32_t v = 0;
     size_t written;
-    return lt->config_get(a, what, &v, sizeof v, &written) ? UINT32_MAX : v;
+    return lt->config_get(a, what, &v, sizeof v, &written) ? 0 : v;
 }
 
 /* One block sums all of k, and the algorithm takes any number of rows. */
@@ -248,24 +251,34 @@ static cublasStatus_t preference_of(const em_cuda_lt *lt, const layer *l,
     return rc;
 }
 
-/* The first suitable algorithm of cuBLASLt's list, best first, for USUAL_ROWS rows. */
-static em_status choose(const em_cuda_lt *lt, plan *p, em_err *err)
+/* The first suitable algorithm of cuBLASLt's list for a height, best first. */
+static cublasStatus_t choose_for(const em_cuda_lt *lt, plan *p, int64_t rows,
+                                 cublasLtMatmulPreference_t preference, bool *found)
 {
-    cublasLtMatmulHeuristicResult_t found[CANDIDATES];
-    cublasLtMatmulPreference_t preference = NULL;
+    cublasLtMatmulHeuristicResult_t list[CANDIDATES];
     int n = 0;
-    cublasStatus_t rc = preference_of(lt, &p->key, &preference);
+    cublasStatus_t rc = set_rows(lt, p, rows);
     if (!rc)
         rc = lt->heuristic(lt->handle, p->desc, p->w, p->x, p->d, p->d, preference, CANDIDATES,
-                           found, &n);
+                           list, &n);
+    for (int i = 0; !rc && i < n && !*found; i++) {
+        *found = !list[i].state && suits(lt, p, &list[i].algo);
+        if (*found) p->algo = list[i].algo;
+    }
+    return rc;
+}
+
+static em_status choose(const em_cuda_lt *lt, plan *p, em_err *err)
+{
+    cublasLtMatmulPreference_t preference = NULL;
+    bool found = false;
+    cublasStatus_t rc = preference_of(lt, &p->key, &preference), last = rc;
+    for (size_t i = 0; !rc && !found && i < sizeof usual_rows / sizeof *usual_rows; i++)
+        last = choose_for(lt, p, usual_rows[i], preference, &found);
     if (preference) lt->preference_destroy(preference);
-    if (rc) return em_fail(err, EM_DEVICE, "cuBLASLt offers no algorithm: %s", lt->error_text(rc));
-    for (int i = 0; i < n; i++)
-        if (!found[i].state && suits(lt, p, &found[i].algo)) {
-            p->algo = found[i].algo;
-            return EM_OK;
-        }
-    return em_fail(err, EM_DEVICE, "none of cuBLASLt's %d algorithms takes any number of rows", n);
+    if (found) return EM_OK;
+    return em_fail(err, EM_DEVICE, "cuBLASLt has no algorithm that takes any number of rows (%s)",
+                   lt->error_text(last));
 }
 
 static em_status add_plan(em_cuda_lt *lt, const layer *key, plan **out, em_err *err)
@@ -321,7 +334,10 @@ em_status em_lt_multiply(em_cuda_lt *lt, const em_lt_product *p, void *workspace
         rc = lt->matmul(lt->handle, layer_plan->desc, &one, p->w, layer_plan->w, p->x,
                         layer_plan->x, &zero, p->d, layer_plan->d, p->d, layer_plan->d,
                         &layer_plan->algo, workspace, EM_LT_WORKSPACE_BYTES, stream);
-    return rc ? em_fail(err, EM_DEVICE, "cuBLASLt: %s", lt->error_text(rc)) : EM_OK;
+    char algo[160];
+    return rc ? em_fail(err, EM_DEVICE, "cuBLASLt: %s (%s)", lt->error_text(rc),
+                        em_lt_describe(lt, p, algo))
+              : EM_OK;
 }
 
 const char *em_lt_describe(em_cuda_lt *lt, const em_lt_product *p, char out[160])

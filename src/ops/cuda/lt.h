@@ -36,7 +36,7 @@ typedef struct em_lt_product {
 } em_lt_product;
 
 bool em_lt_fuses(em_act act);
-/* Enqueues. workspace: EM_LT_WORKSPACE_BYTES, 256-byte aligned at best, 16 at least. EM_DEVICE when
+/* Enqueues. workspace: EM_LT_WORKSPACE_BYTES, 256-byte aligned (others are refused as an invalid value). EM_DEVICE when
  * no algorithm fits or the launch fails; EM_NOMEM. */
 em_status em_lt_multiply(em_cuda_lt *lt, const em_lt_product *p, void *workspace,
                          cudaStream_t stream, em_err *err);

@@ -85,7 +85,7 @@ __global__ void norm_kernel(TY *y, const TX *x, norm_args g)
     const pack<TX, N> *from = (const pack<TX, N> *)(x + row * g.cols);
     pack<TY, N> *to = (pack<TY, N> *)(y + row * g.cols);
     int64_t packs = g.cols / N;
-    float held[HELD * N], mean = 0, sum = 0;
+    float held[HELD * N], mean = 0, rest = 0, sum = 0, square = 0;
     bool centred = g.kind == EMK_LAYER || g.kind == EMK_MODULATE;
 
     for (int h = 0; h < HELD; h++) {
@@ -99,18 +99,26 @@ __global__ void norm_kernel(TY *y, const TX *x, norm_args g)
         for (int k = 0; k < N; k++) sum += to_f32(from[i].v[k]);
     if (centred) mean = team_sum<TEAM>(sum) / (float)g.cols;
 
-    float square = 0;
+    /* The mean is rounded: what it is off by comes from the differences. */
+    sum = 0;
     for (int h = 0; h < HELD; h++) {
         if (lane + (int64_t)h * TEAM >= packs) break;
-        for (int k = 0; k < N; k++) square += (held[h * N + k] - mean) * (held[h * N + k] - mean);
+        for (int k = 0; k < N; k++) {
+            float v = held[h * N + k] -= mean;
+            sum += v;
+            square += v * v;
+        }
     }
 #pragma unroll 1
     for (int64_t i = lane + (int64_t)HELD * TEAM; i < packs; i += TEAM)
         for (int k = 0; k < N; k++) {
             float v = to_f32(from[i].v[k]) - mean;
+            sum += v;
             square += v * v;
         }
     square = team_sum<TEAM>(square);
+    if (centred) rest = team_sum<TEAM>(sum) / (float)g.cols;
+    square -= rest * rest * (float)g.cols;
     float factor = g.kind == EMK_L2 ? sqrtf((float)g.cols) / fmaxf(sqrtf(square), 1e-12f)
                                     : 1 / sqrtf(square / (float)g.cols + g.eps);
 
@@ -119,7 +127,7 @@ __global__ void norm_kernel(TY *y, const TX *x, norm_args g)
         if (i >= packs) break;
         float v[N];
         pack<TY, N> out;
-        for (int k = 0; k < N; k++) v[k] = (held[h * N + k] - mean) * factor;
+        for (int k = 0; k < N; k++) v[k] = (held[h * N + k] - rest) * factor;
         finish<N>(v, g, i * N);
         for (int k = 0; k < N; k++) out.v[k] = from_f32<TY>(v[k]);
         to[i] = out;
@@ -129,7 +137,7 @@ __global__ void norm_kernel(TY *y, const TX *x, norm_args g)
         pack<TX, N> in = from[i];
         float v[N];
         pack<TY, N> out;
-        for (int k = 0; k < N; k++) v[k] = (to_f32(in.v[k]) - mean) * factor;
+        for (int k = 0; k < N; k++) v[k] = (to_f32(in.v[k]) - mean - rest) * factor;
         finish<N>(v, g, i * N);
         for (int k = 0; k < N; k++) out.v[k] = from_f32<TY>(v[k]);
         to[i] = out;

@@ -51,6 +51,10 @@ static void crc_pieces(void **state)
     for (size_t i = 0; i < sizeof bytes; i++) bytes[i] = (unsigned char)(i * i >> 3);
     for (size_t i = 0; i < sizeof bytes; i++) crc = em_crc32(crc, &bytes[i], 1);
     assert_int_equal(em_crc32(0, bytes, sizeof bytes), crc);
+    for (size_t n = 0; n <= sizeof bytes; n += 1 + n / 3) {
+        uint32_t first = em_crc32(0, bytes, n), second = em_crc32(0, bytes + n, sizeof bytes - n);
+        assert_int_equal(em_crc32_join(first, second, sizeof bytes - n), crc);
+    }
 }
 
 static const char *sha_of(char hex[EM_SHA256_HEX_BYTES], const void *data, size_t n, size_t piece)

@@ -104,6 +104,41 @@ static void seconds_for_people(void **state)
     check_seconds(NAN, "1000000000 h 00 min");
 }
 
+/* Held against every sequence's definition: encode all code points, then break them. */
+static void utf8(void **state)
+{
+    (void)state;
+    static const char *const bad[] = {"\x80",
+                                      "\xc0\xaf",
+                                      "\xc1\xbf",
+                                      "\xc3",
+                                      "\xc3(",
+                                      "\xe0\x9f\xbf",
+                                      "\xed\xa0\x80",
+                                      "\xed\xbf\xbf",
+                                      "\xe2\x82",
+                                      "\xe2\x28\xa1",
+                                      "\xf0\x8f\xbf\xbf",
+                                      "\xf4\x90\x80\x80",
+                                      "\xf5\x80\x80\x80",
+                                      "\xf0\x9f\x98",
+                                      "\xff",
+                                      "a\xfe"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        if (em_utf8_valid(bad[i], strlen(bad[i]))) fail_msg("row %zu is not UTF-8", i);
+    for (uint32_t c = 1; c < 0x110000; c++) {
+        char s[5] = {0};
+        size_t n = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
+        static const unsigned char lead[] = {0, 0, 0xc0, 0xe0, 0xf0};
+        for (size_t i = 0; i < n; i++)
+            s[i] = (char)((i ? 0x80 : lead[n]) | (c >> 6 * (n - 1 - i) & (i ? 0x3f : 0xff)));
+        bool surrogate = c >= 0xd800 && c < 0xe000;
+        if (em_utf8_valid(s, n) == surrogate) fail_msg("U+%04X", (unsigned)c);
+    }
+    assert_true(em_utf8_valid("", 0));
+    assert_true(em_utf8_valid("a\0b", 3));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -112,6 +147,7 @@ int main(void)
         cmocka_unit_test(absurd_lengths_are_refused),
         cmocka_unit_test(bytes_for_people),
         cmocka_unit_test(seconds_for_people),
+        cmocka_unit_test(utf8),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

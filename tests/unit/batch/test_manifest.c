@@ -44,7 +44,8 @@ static void good_list(void **state)
     em_manifest m;
     heard h;
     assert_int_equal(read_list(state, &m, &h, false,
-                               "[{" MEDIA "},\n {" MEDIA ", \"output_name\": \"b \\\"é\\\" [\",\"upload_url\": "
+                               "[{" MEDIA "},\n {" MEDIA
+                               ", \"output_name\": \"b \\\"é\\\" [\",\"upload_url\": "
                                "\"https://x/b?sig=1\"},\n"
                                " {" MEDIA ", \"output_name\": null, \"prompt\": \"she sings\",\n"
                                "  \"seed\": 9223372036854775807, \"num_inference_steps\": 4,\n"

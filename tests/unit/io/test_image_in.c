@@ -208,6 +208,29 @@ static em_status decode_copy(const void *data, size_t n, em_err *err)
     return st;
 }
 
+/* PPM: a header of numbers, white space and comments, one white space, bytes. */
+static void ppm(void **state)
+{
+    (void)state;
+    static const char file[] = "P6\n# by hand\n2 1 # wide\n255\nabcdefgh";
+    static const char *const bad[] = {"P6\n2 1\n255\nabcde",
+                                      "P6\n2 1\n65535\nabcdefabcdef",
+                                      "P6\n2 1\n255",
+                                      "P6\n2 x\n255\nabcdef",
+                                      "P6\n0 1\n255\nabcdef",
+                                      "P6\n99999999999 1\n255\nab",
+                                      "P6\n# only"};
+    em_image image = {0};
+    em_err err = {0};
+    assert_ok(em_image_decode(&image, file, sizeof file - 1, "p", EM_IMAGE_UPRIGHT, &err), err);
+    assert_int_equal(image.width, 2);
+    assert_int_equal(image.height, 1);
+    assert_memory_equal(image.rgb, "abcdef", 6);
+    em_image_free(&image);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        assert_int_equal(decode_copy(bad[i], strlen(bad[i]), &err), EM_FORMAT);
+}
+
 /* A picture that ends early is an error wherever it ends, never a crash. */
 static void truncated(void **state)
 {
@@ -389,17 +412,12 @@ static void png_round_trip(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(pixels_are_pillows),
-        cmocka_unit_test(exif_turns),
-        cmocka_unit_test(orientations),
-        cmocka_unit_test(exif_hostile),
-        cmocka_unit_test(bad_files),
-        cmocka_unit_test(truncated),
-        cmocka_unit_test(damaged),
-        cmocka_unit_test(too_large),
-        cmocka_unit_test(out_of_memory),
-        cmocka_unit_test(exif_in_png),
-        cmocka_unit_test(exif_in_webp),
+        cmocka_unit_test(pixels_are_pillows), cmocka_unit_test(exif_turns),
+        cmocka_unit_test(orientations),       cmocka_unit_test(exif_hostile),
+        cmocka_unit_test(bad_files),          cmocka_unit_test(ppm),
+        cmocka_unit_test(truncated),          cmocka_unit_test(damaged),
+        cmocka_unit_test(too_large),          cmocka_unit_test(out_of_memory),
+        cmocka_unit_test(exif_in_png),        cmocka_unit_test(exif_in_webp),
         cmocka_unit_test(png_round_trip),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -106,26 +106,40 @@ static void transformer_files(void **state)
     tmpdir_text(state, "m/diffusion_pytorch_model.bin", "");
     tmpdir_text(state, "m/shard-2.safetensors", "");
     tmpdir_text(state, "m/shard-1.safetensors", "");
-    assert_transformer(&src, (const char *const[]){"/diffusion_pytorch_model.safetensors"}, 1);
+    assert_transformer(&src, (const char *const[]){"/diffusion_pytorch_model.bin"}, 1);
 
     src.transformer_path = tmpdir_text(state, "flash/checkpoint-7.safetensors", "");
-    assert_transformer(&src,
-                       (const char *const[]){"/diffusion_pytorch_model.safetensors",
-                                             "/flash/checkpoint-7.safetensors"},
-                       2);
-    remove(tmpdir_path(state, "m/diffusion_pytorch_model.safetensors"));
-    src.transformer_path = tmpdir_path(state, "flash");
-    src.ckpt_idx = 7;
     assert_transformer(&src,
                        (const char *const[]){"/diffusion_pytorch_model.bin",
                                              "/flash/checkpoint-7.safetensors"},
                        2);
-    src.ckpt_idx = 0;
-    assert_refused(&src, EM_IO, "checkpoint-50000.pth");
-
-    /* shards: what is another model's is none */
     remove(tmpdir_path(state, "m/diffusion_pytorch_model.bin"));
+    src.transformer_path = tmpdir_path(state, "flash");
+    src.ckpt_idx = 7;
+    assert_transformer(&src,
+                       (const char *const[]){"/diffusion_pytorch_model.safetensors",
+                                             "/flash/checkpoint-7.safetensors"},
+                       2);
+    src.ckpt_idx = 8;
+    tmpdir_text(state, "flash/diffusion_pytorch_model.safetensors", "");
+    assert_refused(&src, EM_IO,
+                   "tried 'checkpoint-8.pth', 'checkpoint-8.pth.index.json', "
+                   "'checkpoint-8.safetensors'");
+    src.ckpt_idx = 0;
+    assert_transformer(&src,
+                       (const char *const[]){"/diffusion_pytorch_model.safetensors",
+                                             "/flash/diffusion_pytorch_model.safetensors"},
+                       2);
+    remove(tmpdir_path(state, "flash/diffusion_pytorch_model.safetensors"));
+    assert_refused(&src, EM_IO, "tried 'checkpoint-50000.pth'");
+
+    /* shards: with their index, and without; what is another model's is none */
+    remove(tmpdir_path(state, "m/diffusion_pytorch_model.safetensors"));
     src.transformer_path = NULL;
+    tmpdir_text(state, "m/diffusion_pytorch_model.safetensors.index.json", "{}");
+    assert_transformer(&src,
+                       (const char *const[]){"/diffusion_pytorch_model.safetensors.index.json"}, 1);
+    remove(tmpdir_path(state, "m/diffusion_pytorch_model.safetensors.index.json"));
     assert_transformer(&src, (const char *const[]){"/shard-1.safetensors", "/shard-2.safetensors"},
                        2);
 
@@ -146,32 +160,56 @@ static void other_files(void **state)
     assert_ends(m->files.vae, "/v/my.pth");
     em_model_folder_close(&m);
     src.vae_path = tmpdir_path(state, "v/none.pth");
-    assert_refused(&src, EM_IO, "the VAE is missing: neither '");
+    assert_refused(&src, EM_IO, "the VAE is missing in '.': tried '");
     src.vae_path = tmpdir_path(state, "v");
-    assert_refused(&src, EM_IO, "is a folder, a file was expected");
+    assert_refused(&src, EM_IO, "(one is a folder, a file was expected)");
     src.vae_path = NULL;
 
-    tmpdir_text(state, "m/Wan2.1_VAE.pth", ""); /* both: the .safetensors is taken */
-    m = open_ok(&src);
-    assert_ends(m->files.vae, "/m/Wan2.1_VAE.safetensors");
-    em_model_folder_close(&m);
-    remove(tmpdir_path(state, "m/Wan2.1_VAE.safetensors"));
+    tmpdir_text(state, "m/Wan2.1_VAE.pth", ""); /* both: the configured name is taken */
     m = open_ok(&src);
     assert_ends(m->files.vae, "/m/Wan2.1_VAE.pth");
     em_model_folder_close(&m);
     remove(tmpdir_path(state, "m/Wan2.1_VAE.pth"));
-    assert_refused(&src, EM_IO, "m/Wan2.1_VAE.safetensors' nor '");
-    tmpdir_text(state, "m/Wan2.1_VAE.pth", "");
+    m = open_ok(&src);
+    assert_ends(m->files.vae, "/m/Wan2.1_VAE.safetensors");
+    em_model_folder_close(&m);
+    remove(tmpdir_path(state, "m/Wan2.1_VAE.safetensors"));
+    assert_refused(&src, EM_IO,
+                   "/m': tried 'Wan2.1_VAE.pth', 'Wan2.1_VAE.pth.index.json', "
+                   "'Wan2.1_VAE.safetensors', 'Wan2.1_VAE.safetensors.index.json'");
+    tmpdir_text(state, "m/Wan2.1_VAE.safetensors.index.json", "{}");
+    m = open_ok(&src);
+    assert_ends(m->files.vae, "/m/Wan2.1_VAE.safetensors.index.json");
+    em_model_folder_close(&m);
+
+    tmpdir_text(state, "m/config.yaml",
+                "vae_kwargs: {vae_subpath: vae/one.safetensors}\n"
+                "transformer_additional_kwargs: {transformer_subpath: ./}\n"
+                "text_encoder_kwargs: {text_encoder_subpath: models_t5_umt5-xxl-enc-bf16.pth,"
+                " tokenizer_subpath: google/umt5-xxl}\n"
+                "image_encoder_kwargs: {image_encoder_subpath: "
+                "models_clip_open-clip-xlm-roberta-large-vit-huge-14.pth}\n");
+    tmpdir_text(state, "m/one.pth", ""); /* not where the configuration says, nor in that format */
+    m = open_ok(&src);
+    assert_ends(m->files.vae, "/m/one.pth");
+    em_model_folder_close(&m);
+    remove(tmpdir_path(state, "m/config.yaml"));
 
     rename(tmpdir_path(state, "w/model.safetensors"), tmpdir_path(state, "w/pytorch_model.bin"));
     m = open_ok(&src);
     assert_ends(m->files.wav2vec2, "/w/pytorch_model.bin");
     em_model_folder_close(&m);
     remove(tmpdir_path(state, "w/pytorch_model.bin"));
-    assert_refused(&src, EM_IO, "neither model.safetensors nor pytorch_model.bin");
+    assert_refused(&src, EM_IO,
+                   "/w': tried 'model.safetensors', 'model.safetensors.index.json', "
+                   "'pytorch_model.bin', 'pytorch_model.bin.index.json'");
     tmpdir_text(state, "w/model.safetensors", "");
     remove(tmpdir_path(state, "m/google/umt5-xxl/spiece.model"));
-    assert_refused(&src, EM_IO, "the tokenizer is missing: '");
+    assert_refused(&src, EM_IO, "tried 'google/umt5-xxl/spiece.model'");
+    tmpdir_text(state, "m/spiece.model", "");
+    m = open_ok(&src);
+    assert_ends(m->files.tokenizer, "/m/spiece.model");
+    em_model_folder_close(&m);
 }
 
 static void wrong_folders(void **state)
@@ -259,7 +297,7 @@ static void bad_configs(void **state)
         {"m/config.yaml", "recommended: {fps: {a: 1}}", "'fps' must be a value or a list"},
         {"m/config.yaml", "recommended: {fps: []}", "'fps' must be a value or a list"},
         {"m/config.yaml", "recommended: {fps: [[1]]}", "'fps' must be a value or a list"},
-        {"m/config.yaml", "a: 1", "the VAE is missing: '"}, /* fallbacks: vae, text_encoder, … */
+        {"m/config.yaml", "a: 1", "the VAE is missing in '"}, /* fallbacks: vae, text_encoder, … */
     };
     em_model_source src = make_folder(state);
     tmpdir_text(state, "m/transformer/config.json", transformer_json);

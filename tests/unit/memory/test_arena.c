@@ -218,9 +218,29 @@ static void opening_can_fail(void **state)
     assert_int_equal(a.size_bytes, 77);
 }
 
+/* The floor moves while only kept blocks are there; a mark from before it means the same after. */
+static void marks_outlive_a_moving_floor(void **state)
+{
+    (void)state;
+    em_arena a = opened(4096);
+    em_arena_set_floor(&a, 1024);
+    em_mark before = em_arena_mark(&a);
+    assert_non_null(em_arena_take(&a, 64, true));
+    em_arena_set_floor(&a, 256);
+    assert_ptr_equal(em_arena_take(&a, 64, false), a.base + 256);
+    em_arena_release_all(&a, before);
+    assert_int_equal(a.low_bytes, 256);
+    assert_int_equal(a.high_bytes, 0);
+    em_arena_set_floor(&a, 2048);
+    em_arena_release_all(&a, before);
+    assert_int_equal(a.low_bytes, 2048);
+    em_arena_close(&a);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(marks_outlive_a_moving_floor),
         cmocka_unit_test(two_ends_meet),
         cmocka_unit_test(a_full_arena_stays_as_it_is),
         cmocka_unit_test(addresses_are_aligned),

@@ -84,8 +84,8 @@ static void compare_with_goldens(em_run *r, void *arg)
     em_tensor y = em_clip_vit_forward(r, f->model, image, &taps);
     em_tensor first = em_channels_first(r, taps.resized);
     if (r->plans) return;
-    tiny_expect(first, f->goldens, "resized", 2e-5); /* float32 in every run */
-    tiny_expect(y, f->goldens, "out", f->bound);
+    tiny_expect(r, first, f->goldens, "resized", 2e-5); /* float32 in every run */
+    tiny_expect(r, y, f->goldens, "out", f->bound);
 }
 
 static void compare(void **state, em_dtype dtype, double bound)

@@ -169,6 +169,37 @@ static void refuses_bad_models(void **state)
     assert_null(t);
 }
 
+/* A model of 300 bytes, cut at every byte and with every byte bent: a sentence with the file's
+ * name, or a model that works. */
+static void every_byte(void **state)
+{
+    char *model;
+    size_t n, refused = 0, tried = 0;
+    assert_ok(em_file_read(&model, &n, EM_TEST_DATA "/fuzz/corpus/spiece/unigram", 1000, &err),
+              err);
+    const char *path = tmpdir_path(state, "m");
+    for (size_t i = 0; i < 2 * n; i++) {
+        em_tokenizer *t = NULL;
+        int32_t ids[8];
+        size_t count = 0;
+        char kept = model[i % n];
+        model[i % n] = (char)~kept;
+        tmpdir_write(state, "m", model, i < n ? i : n);
+        em_status st = em_tokenizer_open(&t, path, &err);
+        tried++;
+        if (st) {
+            refused++;
+            if (st != EM_FORMAT || !strstr(err.msg, path)) fail_msg("%zu: %s", i, err.msg);
+        } else if (encode(t, "spe", 8, ids, &count) == EM_OK) {
+            for (size_t k = 0; k < count; k++) assert_in_range(ids[k], 0, em_tokenizer_size(t) - 1);
+        }
+        em_tokenizer_close(&t);
+        model[i % n] = kept;
+    }
+    if (refused < tried / 2) fail_msg("only %zu of %zu were refused", refused, tried);
+    em_free(model);
+}
+
 #define IN_TMPDIR(f) cmocka_unit_test_setup_teardown(f, tmpdir_setup, tmpdir_teardown)
 
 int main(void)
@@ -176,7 +207,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(equals_the_goldens), cmocka_unit_test(cuts_to_the_room),
         cmocka_unit_test(refuses_bad_text),   IN_TMPDIR(tokenizer_json_decides),
-        IN_TMPDIR(refuses_bad_models),
+        IN_TMPDIR(refuses_bad_models),        IN_TMPDIR(every_byte),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -78,8 +78,10 @@ static void expect(em_run *r, const fixture *f, em_tensor got, const char *name,
     assert_int_equal(em_tensor_count(got), golden_count(want));
     em_mark m = em_run_mark(r);
     em_tensor x = em_cast(r, got, EM_F32);
-    tiny_see(x);
-    double d = golden_distance(x.data, want->data, golden_count(want));
+    tiny_see(r, x);
+    float *host = tiny_values(r, x);
+    double d = golden_distance(host, want->data, golden_count(want));
+    free(host);
     print_message("    %-16s %.2e of %.2e\n", name, d, bound);
     if (!(d <= bound)) fail_msg("'%s' is %.3e from the golden, bound %.3e", name, d, bound);
     em_run_release(r, m);

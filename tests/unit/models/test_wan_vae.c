@@ -116,7 +116,7 @@ static void compare_encoded_video(em_run *r, void *arg)
     comparison *c = arg;
     em_tensor z = encode(r, c->f->model, golden_video(r, c->f, "encode.video.in"), 1);
     z = em_channels_first(r, z);
-    if (!r->plans) tiny_expect(z, c->f->goldens, "encode.video.out", c->bound.encode);
+    if (!r->plans) tiny_expect(r, z, c->f->goldens, "encode.video.out", c->bound.encode);
 }
 
 /* A picture, then nothing: what an image-to-video model is conditioned on. */
@@ -129,7 +129,7 @@ static void compare_encoded_picture(em_run *r, void *arg)
     em_copy(r, em_slice(x, 0, 1), frame);
     em_tensor z = em_channels_first(r, encode(r, c->f->model, x, 1));
     if (!r->plans)
-        tiny_expect(z, c->f->goldens, "encode.first_frame_then_zero.out", c->bound.encode);
+        tiny_expect(r, z, c->f->goldens, "encode.first_frame_then_zero.out", c->bound.encode);
 }
 
 static void compare_decoded(em_run *r, void *arg)
@@ -137,7 +137,7 @@ static void compare_decoded(em_run *r, void *arg)
     comparison *c = arg;
     em_tensor x = decode(r, c->f->model, golden_video(r, c->f, "decode.in"), 1);
     x = em_channels_first(r, x);
-    if (!r->plans) tiny_expect(x, c->f->goldens, "decode.out", c->bound.decode);
+    if (!r->plans) tiny_expect(r, x, c->f->goldens, "decode.out", c->bound.decode);
 }
 
 typedef void tiny_runner(em_dtype dtype, tiny_forward *forward, void *arg);

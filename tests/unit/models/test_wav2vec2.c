@@ -97,13 +97,13 @@ static void compare_with_goldens(em_run *r, void *arg)
     em_tensor columns = em_view(y, EM_SHAPE(f->frames, c->layers * c->hidden));
     em_tensor state = em_run_tensor(r, EM_F32, EM_SHAPE(f->frames, c->hidden));
     if (r->plans) return;
-    tiny_expect(taps.features, f->goldens, "features", 2e-5);
-    tiny_expect(taps.hidden0, f->goldens, "hidden.0", 2e-5);
+    tiny_expect(r, taps.features, f->goldens, "features", 2e-5);
+    tiny_expect(r, taps.hidden0, f->goldens, "hidden.0", 2e-5);
     for (int i = 0; i < c->layers; i++) {
         char name[24];
         snprintf(name, sizeof name, "hidden.%d", i + 1);
         em_copy_cols(r, state, 0, columns, i * c->hidden, c->hidden);
-        tiny_expect(state, f->goldens, name, 2e-5);
+        tiny_expect(r, state, f->goldens, name, 2e-5);
     }
 }
 

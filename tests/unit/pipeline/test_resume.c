@@ -10,6 +10,7 @@
 #include "../tmpdir.h"
 
 #include <math.h>
+#include <pthread.h>
 #include <signal.h>
 #include <sys/wait.h>
 
@@ -216,6 +217,37 @@ static void goes_on_again(void **state)
     assert_int_equal(generate(engine, &p, &last, &r), EM_OK);
     assert_int_equal(r.steps_resumed, STEPS - 1);
     assert_true(last.hash == want);
+    assert_string_equal(warning, "");
+}
+
+static void *cancel_later(void *delay_us)
+{
+    usleep(*(useconds_t *)delay_us);
+    em_engine_cancel(engine);
+    return NULL;
+}
+
+/* Cancelled by another thread, in the middle of whatever is running: only whole steps are kept. */
+static void goes_on_from_any_moment(void **state)
+{
+    (void)state;
+    enum { MOMENTS = 8, LEAST_US = 5000 };
+    em_params p = params(EM_SAMPLER_UNIPC, EM_TEACACHE_BRANCH);
+    uint64_t want = whole(&p);
+    for (int i = 0; i < MOMENTS; i++) {
+        useconds_t delay = LEAST_US << i % (MOMENTS / 2);
+        pthread_t thread;
+        em_result r = {0};
+        watch w = {.done = ALL};
+        assert_int_equal(pthread_create(&thread, NULL, cancel_later, &delay), 0);
+        em_status st = generate(engine, &p, &w, &r);
+        pthread_join(thread, NULL);
+        em_engine_resume(engine);
+        if (!st) assert_true(w.hash == want);
+    }
+    watch w = {.done = ALL};
+    assert_int_equal(generate(engine, &p, &w, NULL), EM_OK);
+    assert_true(w.hash == want);
     assert_string_equal(warning, "");
 }
 
@@ -480,6 +512,7 @@ int main(void)
         TEST(goes_on_from_every_step),
         TEST(goes_on_with_one_branch),
         TEST(goes_on_again),
+        TEST(goes_on_from_any_moment),
         TEST(decodes_again_without_a_step),
         TEST(survives_a_kill),
         TEST(ignores_another_request),
