@@ -295,9 +295,10 @@ static bool needs_fetch(const em_batch_item *it)
 em_status em_batch_fetch(em_batch *b, em_err *err)
 {
     em_fetch_options options = em_fetch_options_default();
-    bool any = false;
-    for (size_t i = 0; i < b->count; i++) any |= needs_fetch(&b->item[i]);
-    if (!any) return EM_OK;
+    size_t jobs = 0;
+    for (size_t i = 0; i < b->count; i++) jobs += needs_fetch(&b->item[i]);
+    if (!jobs) return EM_OK;
+    em_logf(&b->options.log, EM_LOG_INFO, "fetching the media of %zu jobs", jobs);
     options.allow = b->options.allow;
     options.allow_count = b->options.allow_count;
     options.log = b->options.log;

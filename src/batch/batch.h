@@ -57,6 +57,7 @@ typedef struct em_batch_item {
     double cut_seconds; /* of the sound, behind the end of the video */
     bool found;         /* KEPT, and no record knew the video: somebody else made it */
     bool idle;          /* --retry_failed: it never failed, and is not started now */
+    bool elsewhere;     /* another process makes it now */
     bool aside;         /* an older video has the name: it is kept under another one */
     char **warning;
     size_t warnings, warnings_cap;

@@ -181,7 +181,7 @@ static em_status adopt(em_batch_item *it, em_err *err)
     return st;
 }
 
-static void keep(em_batch_item *it)
+void em_item_keep(em_batch_item *it)
 {
     it->state = EM_JOB_KEPT;
     em_logf(&it->batch->options.log, EM_LOG_INFO,
@@ -194,7 +194,7 @@ static void judge_recorded(em_batch_item *it, const em_ledger_row *row)
     char difference[300];
     if (row->state == EM_LEDGER_FOUND || !strcmp(row->identity, it->identity.hash)) {
         it->found = row->state == EM_LEDGER_FOUND;
-        keep(it);
+        em_item_keep(it);
         return;
     }
     it->aside = true;
@@ -209,13 +209,14 @@ static em_status judge_video(em_batch_item *it, const em_ledger_row *row, em_err
 {
     em_batch *b = it->batch;
     const em_batch_options *o = &b->options;
-    bool recorded = row && row->video.sha256[0] && row->state != EM_LEDGER_COMMITTING;
+    bool recorded = row && row->video.sha256[0];
     if (o->force) return EM_OK;
+    if (row && row->state == EM_LEDGER_COMMITTING) return EM_OK; /* a living process has it */
     if (recorded && em_ledger_agrees(&row->video, it->output)) {
         judge_recorded(it, row);
     } else if (is_whole(b, it->output)) {
         if (b->ledger) return adopt(it, err);
-        keep(it);
+        em_item_keep(it);
     } else if (recorded && !em_path_is_file(it->output)) {
         em_logf(&o->log, EM_LOG_INFO, "'%s' was finished and is gone: it is made anew", it->output);
     }

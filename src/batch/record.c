@@ -182,7 +182,7 @@ em_status em_item_finished(em_batch_item *it, em_err *err)
     em_status st = em_ledger_find(b->ledger, key(it), &row, &found, err);
     if (found && row.state == EM_LEDGER_DONE && !strcmp(row.identity, it->identity.hash) &&
         em_ledger_agrees(&row.video, it->output))
-        it->state = EM_JOB_KEPT;
+        em_item_keep(it);
     em_ledger_row_close(&row);
     return st;
 }

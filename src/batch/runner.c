@@ -75,10 +75,25 @@ static em_status claim(em_batch_item *it, em_err *err)
     em_batch *b = it->batch;
     const char *name = em_path_base(it->output);
     if (b->claims < 0) return EM_OK;
-    if (!em_claim_take(b->claims, name))
+    if (!em_claim_take(b->claims, name)) {
+        it->elsewhere = true;
         return em_fail(err, EM_IO, "'%s' is being made by another process: wait for that one",
                        it->output);
+    }
     return em_item_finished(it, err);
+}
+
+/* A sentence about a fetched file names the address, too. */
+static void name_source(const em_batch_item *it, em_err *err)
+{
+    char from[300];
+    const em_batch_job *j = it->job;
+    const char *address = NULL;
+    if (em_is_address(j->image) && strstr(err->msg, it->image)) address = j->image;
+    if (em_is_address(j->audio) && strstr(err->msg, it->audio)) address = j->audio;
+    if (!address) return;
+    em_address_shown(from, sizeof from, address);
+    em_err_prefix(err, "%s", from);
 }
 
 /* Until the media are decoded, or the job needs none: then it is KEPT. */
@@ -95,11 +110,13 @@ static em_status prepare(ahead *a)
     if (!st) st = em_item_record_same(it, &same, err);
     if (st) return st;
     if (same) {
-        it->state = EM_JOB_KEPT;
+        em_item_keep(it);
         return EM_OK;
     }
     st = em_media_begin(&a->media, it->image, it->audio, err);
-    return st ? st : em_media_wait_unless(a->media, it->batch->options.stop, err);
+    if (!st) st = em_media_wait_unless(a->media, it->batch->options.stop, err);
+    if (st) name_source(it, err);
+    return st;
 }
 
 static void *prepare_thread(void *arg)
@@ -134,7 +151,7 @@ static void end_item(runner *r, em_batch_item *it, em_status st)
 {
     em_batch *b = r->b;
     em_item_end(it, st);
-    if (it->state == EM_JOB_FAILED) em_item_record_failure(it);
+    if (it->state == EM_JOB_FAILED && !it->elsewhere) em_item_record_failure(it);
     if (it->state == EM_JOB_DONE && it->delivery == EM_DELIVERY_DUE) em_courier_take(b, it);
     if (b->claims >= 0) em_claim_drop(b->claims, em_path_base(it->output));
     if (r->events->end) r->events->end(r->events->user, it);
@@ -238,6 +255,7 @@ static em_status shoot(shot *s, em_media *media, em_err *err)
                                    .whole = on_whole,
                                    .user = s};
     if (!st) st = em_film_open(&s->film, &params, err);
+    if (st) name_source(it, err);
     if (st) return st;
     const em_sink sink = em_film_sink(s->film);
     return em_generate(s->r->engine, &picture, &sound, &p, &sink, &it->result, err);

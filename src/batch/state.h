@@ -39,6 +39,7 @@ char *em_item_beside(const em_batch_item *it, const char *format); /* DIR/format
 /* judge.c: WAITING, or KEPT, by what the ledger and the folder say; whether something is to be
  * delivered; whether an older video is in the way. Completes a commit that was cut short. */
 em_status em_item_judge(em_batch_item *it, em_err *err);
+void em_item_keep(em_batch_item *it); /* KEPT: says so */
 /* Commits of jobs that are not in the list, and what was left for jobs that are finished. */
 em_status em_batch_recover(em_batch *b, em_err *err);
 /* Is it what the row says? By size and time, else by the content. */
