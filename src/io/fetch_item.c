@@ -9,7 +9,7 @@
 #include <string.h>
 #include <strings.h>
 
-enum { RANGE_TEXT = 64 };
+enum { RANGE_TEXT = 64, MOVED_BYTES = 64 << 10 };
 
 static const char *shown(const em_fetch_item *it, char out[EM_HTTP_SHOWN])
 {
@@ -69,6 +69,7 @@ em_status em_fetch_item_begin(em_fetch_item *it, CURL *c, const em_fetch_options
     it->http = (em_http){.options = o, .url = it->url};
     it->easy = c;
     it->body = it->again = false;
+    it->passed_bytes = 0;
     it->err = (em_err){0};
     em_status st = check_room(it, 0, err);
     if (st) return st;
@@ -184,6 +185,16 @@ static bool is_wanted(em_fetch_item *it)
     return false;
 }
 
+/* Of a redirect: "moved". Nobody reads it, and it may not go on for ever. */
+static size_t pass_over(em_fetch_item *it, size_t n)
+{
+    char name[EM_HTTP_SHOWN];
+    it->passed_bytes += n;
+    if (it->passed_bytes <= MOVED_BYTES) return n;
+    em_fail(&it->err, EM_NETWORK, "'%s': the server's redirect does not end", shown(it, name));
+    return 0;
+}
+
 static size_t on_body(char *data, size_t one, size_t n, void *user)
 {
     em_fetch_item *it = user;
@@ -193,7 +204,7 @@ static size_t on_body(char *data, size_t one, size_t n, void *user)
     atomic_fetch_add(it->received, n);
     if (!it->body) {
         curl_easy_getinfo(c, CURLINFO_RESPONSE_CODE, &status);
-        if (status >= 300 && status < 400) return n; /* "moved": nobody reads it */
+        if (status >= 300 && status < 400) return pass_over(it, n);
         if (!accept_answer(it, c, status)) return 0;
         it->body = true;
     }

@@ -28,9 +28,10 @@ typedef struct em_fetch_item {
     em_http http;
     struct curl_slist *headers; /* owned */
     bool asked_range;
-    bool body;  /* the answer was accepted: what follows is the file */
-    bool again; /* what `err` says may pass */
-    em_err err; /* why we stopped it */
+    uint64_t passed_bytes; /* of redirects */
+    bool body;             /* the answer was accepted: what follows is the file */
+    bool again;            /* what `err` says may pass */
+    em_err err;            /* why we stopped it */
 } em_fetch_item;
 
 /* Sets the handle up for a try. EM_NOSPC: not even begun. */

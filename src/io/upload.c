@@ -11,12 +11,12 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { SLICE_MS = 100 };
+enum { SLICE_MS = 100, ANSWER_BYTES = 1 << 20 };
 
 typedef struct upload {
     em_http http;
     int fd;
-    uint64_t size_bytes, at_bytes;
+    uint64_t size_bytes, at_bytes, answer_bytes;
     em_err err; /* why we stopped it */
 } upload;
 
@@ -45,10 +45,13 @@ static int on_seek(void *user, curl_off_t offset, int origin)
     return CURL_SEEKFUNC_OK;
 }
 
+/* Nobody reads it, and it may not go on for ever. */
 static size_t on_answer(char *data, size_t one, size_t n, void *user)
 {
-    (void)data, (void)user;
-    return one * n; /* nobody reads it */
+    upload *u = user;
+    (void)data, (void)one; /* always 1 */
+    u->answer_bytes += n;
+    return u->answer_bytes <= ANSWER_BYTES ? n : 0;
 }
 
 static bool cancelled(const em_fetch_options *o)
@@ -95,6 +98,7 @@ static void configure(upload *u, CURL *c, struct curl_slist *headers)
     curl_easy_setopt(c, CURLOPT_SEEKFUNCTION, on_seek);
     curl_easy_setopt(c, CURLOPT_SEEKDATA, u);
     curl_easy_setopt(c, CURLOPT_WRITEFUNCTION, on_answer);
+    curl_easy_setopt(c, CURLOPT_WRITEDATA, u);
     curl_easy_setopt(c, CURLOPT_NOPROGRESS, 0L);
     curl_easy_setopt(c, CURLOPT_XFERINFOFUNCTION, on_progress);
     curl_easy_setopt(c, CURLOPT_XFERINFODATA, u);
@@ -108,12 +112,13 @@ static em_status exchange(upload *u, CURL *c, bool *again, double *retry_after_m
         char shown[EM_HTTP_SHOWN];
         long status = 0;
         curl_off_t after_s = 0;
-        u->at_bytes = 0;
+        u->at_bytes = u->answer_bytes = 0;
         CURLcode rc = curl_easy_perform(c);
         curl_easy_getinfo(c, CURLINFO_RESPONSE_CODE, &status);
         curl_easy_getinfo(c, CURLINFO_RETRY_AFTER, &after_s);
         *retry_after_ms = after_s > 0 ? (double)after_s * 1000 : 0;
-        if (rc == CURLE_OK && status >= 200 && status < 300) return EM_OK;
+        if ((rc == CURLE_OK || rc == CURLE_WRITE_ERROR) && status >= 200 && status < 300)
+            return EM_OK;
         if (u->err.code) return em_fail(err, u->err.code, "%s", u->err.msg);
         if (rc == CURLE_ABORTED_BY_CALLBACK)
             return em_fail(err, EM_CANCELLED, "'%s': interrupted",

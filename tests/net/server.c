@@ -267,12 +267,18 @@ static bool serve_redirect(link_t *l)
                where);
 }
 
+/* Also behind a redirect, and behind a PUT that was stored. */
 static bool serve_endless(link_t *l)
 {
+    static const char *const heads[] = {"200 OK", "307 Elsewhere\r\nLocation: /-/ok/a.png",
+                                        "201 Created"};
     char piece[PIECE];
     memset(piece, 'x', sizeof piece);
     memcpy(piece, "\x89PNG\r\n\x1a\n", 8);
-    say(l, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+    say(l, "HTTP/1.1 %s\r\nTransfer-Encoding: chunked\r\n\r\n",
+        heads[is(l, "hopendless")  ? 1
+              : is(l, "okendless") ? 2
+                                   : 0]);
     while (!atomic_load(&l->server->stop))
         if (!say(l, "%x\r\n", PIECE) || !put_body(l, piece, PIECE) || !say(l, "\r\n")) break;
     return false;
@@ -303,7 +309,7 @@ static bool serve_other(link_t *l, bool *live)
     if (is(l, "html")) return *live = serve_page(l), true;
     if (strstr(l->step, "gzip")) return *live = serve_bomb(l), true;
     if (is(l, "hop") || !strncmp(l->step, "to=", 3)) return *live = serve_redirect(l), true;
-    if (is(l, "endless")) return *live = serve_endless(l), true;
+    if (strstr(l->step, "endless")) return *live = serve_endless(l), true;
     if (is(l, "headers")) return *live = serve_headers(l), true;
     if (is(l, "loris")) return *live = serve_slow_header(l), true;
     if (is(l, "empty")) return *live = say(l, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"), true;
@@ -430,8 +436,9 @@ static bool serve_put(link_t *l)
     if (is(l, "reset")) return reset(l), false;
     uint64_t got = take_body(l, length, is(l, "mid") ? PIECE : UINT64_MAX, part);
     if (is(l, "mid")) return reset(l), unlink(part), false;
-    if (is(l, "ok") && got == length && rename(part, path) == 0) {
+    if (!strncmp(l->step, "ok", 2) && got == length && rename(part, path) == 0) {
         add(l->server, &l->server->counts.puts, 1);
+        if (is(l, "okendless")) return serve_endless(l);
         return say(l, "HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n");
     }
     unlink(part);

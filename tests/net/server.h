@@ -22,13 +22,13 @@
  *   403 503 …         that status with an XML body; =N appends Retry-After: N
  *   html              a page that says sorry, with status 200
  *   empty             no bytes, with status 200
- *   huge endless      a length of 1 TiB; chunks without end
+ *   huge endless      a length of 1 TiB; chunks without end; hopendless: behind a redirect
  *   gzip tegzip       64 MiB of zeros in 400 KiB, as Content- or Transfer-Encoding; gzip2: the
  *                     second of two such lines
  *   hop               a redirect to the same address: to what the next step says
  *   to=WHERE          a redirect to WHERE, %XX decoded
  *   headers           header lines without end
- *   mid               of a PUT: a reset after the first 64 KiB */
+ *   mid okendless     of a PUT: a reset after the first 64 KiB; stored, and an answer without end */
 #ifndef EM_TEST_SERVER_H
 #define EM_TEST_SERVER_H
 

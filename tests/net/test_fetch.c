@@ -137,6 +137,7 @@ static void test_final(void **state)
         {"/-/tegzip/a.png", EM_FORMAT, 1, "comes compressed (gzip)"},
         {"/-/huge/a.png", EM_NETWORK, 1, "larger than the 1.0 MiB"},
         {"/-/endless/a.png", EM_NETWORK, 1, "larger than the 1.0 MiB"},
+        {"/-/hopendless/a.png", EM_NETWORK, 1, "redirect does not end"},
         {"/-/hop/a.png", EM_NETWORK, 6, "more than 5 redirects"},
         {"/-/to=file:%2f%2f%2fetc%2fpasswd/a.png", EM_NETWORK, 1, "no https address"},
         {"/-/to=gopher:%2f%2f127.0.0.1%2f/a.png", EM_NETWORK, 1, "no https address"},

@@ -51,7 +51,8 @@ static void test_delivered(void **state)
     check_stored(state, "/-/stall,ok/up", 2);
     check_stored(state, "/-/hop,hop,ok/up", 1);
     check_stored(state, "/-/garbage,ok/up", 2);
-    assert_int_equal(net_server_counts(h->server).puts, 9);
+    check_stored(state, "/-/okendless/up", 1);
+    assert_int_equal(net_server_counts(h->server).puts, 10);
     assert_null(strstr(h->log, "5EcReT"));
     assert_non_null(strstr(h->log, "try 2 of 3"));
 }
