@@ -38,7 +38,8 @@ struct em_fetcher {
     em_fetch_options options;
     entry **entry; /* owned, each; a transfer must not move */
     size_t count, cap;
-    size_t fresh; /* entries from here on were never tried */
+    size_t fresh;  /* entries from here on were never tried */
+    size_t paused; /* how many are PAUSED */
     size_t ended;
     CURLM *multi; /* owned */
     slot *slot;   /* owned */
@@ -173,6 +174,7 @@ static void pause_entry(em_fetcher *f, entry *e, double retry_after_ms, const em
     em_logf(&f->options.log, EM_LOG_INFO, "%s; try %d of %d in %.1f s", err->msg, e->item.tries + 1,
             f->options.tries, ms / 1000);
     e->due_ms = em_now_ms() + ms;
+    f->paused++;
     set_state(f, e, PAUSED);
 }
 
@@ -180,20 +182,18 @@ static void pause_entry(em_fetcher *f, entry *e, double retry_after_ms, const em
  * open, so there is a bound on them. */
 static entry *next_entry(em_fetcher *f, double now_ms)
 {
-    size_t paused = 0;
-    for (size_t i = 0; i < f->fresh; i++) {
-        if (f->entry[i]->state != PAUSED) continue;
-        if (f->entry[i]->due_ms <= now_ms) return f->entry[i];
-        paused++;
+    for (size_t i = 0; f->paused && i < f->fresh; i++) {
+        entry *e = f->entry[i];
+        if (e->state == PAUSED && e->due_ms <= now_ms) return f->paused--, e;
     }
-    return f->fresh < f->count && paused < PAUSED_MOST ? f->entry[f->fresh++] : NULL;
+    return f->fresh < f->count && f->paused < PAUSED_MOST ? f->entry[f->fresh++] : NULL;
 }
 
 /* How long nothing needs us but the transfers. */
 static int idle_ms(const em_fetcher *f)
 {
     double now = em_now_ms(), ms = TICK_MS;
-    for (size_t i = 0; i < f->fresh; i++)
+    for (size_t i = 0; f->paused && i < f->fresh; i++)
         if (f->entry[i]->state == PAUSED && f->entry[i]->due_ms - now < ms)
             ms = f->entry[i]->due_ms - now;
     return ms < 1 ? 1 : (int)ms;
@@ -215,6 +215,16 @@ static void begin(em_fetcher *f, slot *s, entry *e)
     curl_easy_setopt(s->easy, CURLOPT_PRIVATE, s);
     s->entry = e;
     set_state(f, e, RUNNING);
+}
+
+static void fill(em_fetcher *f)
+{
+    for (int i = 0; i < f->options.parallel; i++) {
+        entry *e = NULL;
+        if (f->slot[i].entry) continue;
+        if (!(e = next_entry(f, em_now_ms()))) return;
+        begin(f, &f->slot[i], e);
+    }
 }
 
 static void finish(em_fetcher *f, slot *s, CURLcode rc)
@@ -263,10 +273,7 @@ static void *work(void *arg)
     em_fetcher *f = arg;
     while (f->ended < f->count && !cancelled(f)) {
         int running;
-        for (int i = 0; i < f->options.parallel; i++) {
-            entry *e = f->slot[i].entry ? NULL : next_entry(f, em_now_ms());
-            if (e) begin(f, &f->slot[i], e);
-        }
+        fill(f);
         curl_multi_perform(f->multi, &running);
         collect(f);
         if (f->ended < f->count) curl_multi_poll(f->multi, NULL, 0, idle_ms(f), NULL);

@@ -14,6 +14,8 @@
  * that is no picture or no sound (a page that says sorry, with status 200) is refused by its first
  * bytes.
  *
+ * The program ignores SIGPIPE: a server that goes away is a failed try.
+ *
  * An address is shown in messages without its query: signatures are secrets. */
 #ifndef EM_IO_FETCH_H
 #define EM_IO_FETCH_H

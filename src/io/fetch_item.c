@@ -83,19 +83,24 @@ em_status em_fetch_item_begin(em_fetch_item *it, CURL *c, const em_fetch_options
 
 /* ---- the answer ------------------------------------------------------------------------------ */
 
-static const char *header(CURL *c, const char *name)
+/* The n-th of that name, from 0; NULL: there is none. */
+static const char *header(CURL *c, const char *name, size_t n)
 {
     struct curl_header *h = NULL;
-    return curl_easy_header(c, name, 0, CURLH_HEADER, -1, &h) ? NULL : h->value;
+    return curl_easy_header(c, name, n, CURLH_HEADER, -1, &h) ? NULL : h->value;
 }
 
 /* Nothing asked for compression: what comes compressed all the same may be a bomb. */
 static const char *foreign_coding(CURL *c)
 {
-    const char *content = header(c, "Content-Encoding"), *transfer = header(c, "Transfer-Encoding");
-    if (content && *content && strcasecmp(content, "identity") != 0) return content;
-    if (transfer && strcasecmp(transfer, "chunked") != 0 && strcasecmp(transfer, "identity") != 0)
-        return transfer;
+    static const char *const names[] = {"Content-Encoding", "Transfer-Encoding"};
+    for (int i = 0; i < 2; i++) {
+        const char *coding;
+        for (size_t n = 0; (coding = header(c, names[i], n)); n++) {
+            bool plain = !*coding || !strcasecmp(coding, "identity");
+            if (!plain && (i == 0 || strcasecmp(coding, "chunked") != 0)) return coding;
+        }
+    }
     return NULL;
 }
 
@@ -103,7 +108,7 @@ static const char *foreign_coding(CURL *c)
 static bool continues(const em_fetch_item *it, CURL *c)
 {
     uint64_t from = 0, to = 0, total = 0;
-    const char *range = header(c, "Content-Range"), *etag = header(c, "ETag");
+    const char *range = header(c, "Content-Range", 0), *etag = header(c, "ETag", 0);
     if (!range || sscanf(range, "bytes %" SCNu64 "-%" SCNu64 "/%" SCNu64, &from, &to, &total) != 3)
         return false;
     if (etag && strcmp(etag, it->etag) != 0) return false;
@@ -113,7 +118,7 @@ static bool continues(const em_fetch_item *it, CURL *c)
 
 static void take_validator(em_fetch_item *it, CURL *c)
 {
-    const char *etag = header(c, "ETag");
+    const char *etag = header(c, "ETag", 0);
     it->etag[0] = 0;
     if (etag && etag[0] == '"' && strlen(etag) < sizeof it->etag)
         memcpy(it->etag, etag, strlen(etag) + 1);

@@ -90,6 +90,7 @@ bool em_net_listed(const em_net *nets, size_t count, const struct sockaddr *addr
 {
     unsigned char a[16];
     int family = read_address(a, address);
+    if (family == AF_UNSPEC) return false;
     for (size_t i = 0; i < count; i++)
         if (nets[i].family == family && same_prefix(nets[i].address, a, nets[i].bits)) return true;
     return false;

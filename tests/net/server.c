@@ -214,8 +214,9 @@ static bool serve_bomb(link_t *l)
     }
     put_code(&b, 0, 7);
     size_t n = b.n / 8 + 9;
-    if (is(l, "gzip"))
-        say(l, "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %zu\r\n\r\n", n);
+    if (strncmp(l->step, "gzip", 4) == 0)
+        say(l, "HTTP/1.1 200 OK\r\n%sContent-Encoding: gzip\r\nContent-Length: %zu\r\n\r\n",
+            is(l, "gzip2") ? "Content-Encoding: identity\r\n" : "", n);
     else
         say(l, "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\nConnection: close\r\n\r\n");
     put_body(l, b.data, n);
@@ -300,7 +301,7 @@ static bool serve_other(link_t *l, bool *live)
     if (is(l, "reset")) return reset(l), true;
     if (is(l, "garbage")) return say(l, "SSH-2.0-OpenSSH_9.2\r\n"), true;
     if (is(l, "html")) return *live = serve_page(l), true;
-    if (is(l, "gzip") || is(l, "tegzip")) return *live = serve_bomb(l), true;
+    if (strstr(l->step, "gzip")) return *live = serve_bomb(l), true;
     if (is(l, "hop") || !strncmp(l->step, "to=", 3)) return *live = serve_redirect(l), true;
     if (is(l, "endless")) return *live = serve_endless(l), true;
     if (is(l, "headers")) return *live = serve_headers(l), true;

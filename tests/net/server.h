@@ -23,7 +23,8 @@
  *   html              a page that says sorry, with status 200
  *   empty             no bytes, with status 200
  *   huge endless      a length of 1 TiB; chunks without end
- *   gzip tegzip       64 MiB of zeros in 400 KiB, as Content- or Transfer-Encoding
+ *   gzip tegzip       64 MiB of zeros in 400 KiB, as Content- or Transfer-Encoding; gzip2: the
+ *                     second of two such lines
  *   hop               a redirect to the same address: to what the next step says
  *   to=WHERE          a redirect to WHERE, %XX decoded
  *   headers           header lines without end

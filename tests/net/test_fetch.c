@@ -133,6 +133,7 @@ static void test_final(void **state)
         {"/-/html/a.wav", EM_FORMAT, 1, "is an HTML page"},
         {"/-/200/a.png", EM_FORMAT, 1, "is XML text"},
         {"/-/gzip/a.png", EM_FORMAT, 1, "comes compressed (gzip)"},
+        {"/-/gzip2/a.png", EM_FORMAT, 1, "comes compressed (gzip)"},
         {"/-/tegzip/a.png", EM_FORMAT, 1, "comes compressed (gzip)"},
         {"/-/huge/a.png", EM_NETWORK, 1, "larger than the 1.0 MiB"},
         {"/-/endless/a.png", EM_NETWORK, 1, "larger than the 1.0 MiB"},

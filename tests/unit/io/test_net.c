@@ -208,6 +208,9 @@ static void test_listed(void **state)
         if (em_net_listed(nets, 3, &x.a) != row[i].in) fail_msg("%s", row[i].text);
         assert_false(em_net_listed(nets, 0, &x.a));
     }
+    const struct sockaddr_un local = {.sun_family = AF_UNIX, .sun_path = "/run/x"};
+    const em_net nothing = {0};
+    assert_false(em_net_listed(&nothing, 1, (const struct sockaddr *)&local));
     em_net all;
     assert_ok(em_net_parse(&all, "0.0.0.0/0", &err), err);
     any_address six = address("fd00::1"), four = address("10.1.2.3");
