@@ -195,8 +195,8 @@ static em_status describe_models(em_batch *b, em_err *err)
     static const char *const dtype[] = {"bfloat16", "float16", "float32"};
     const em_machinery *m = &b->options.machinery;
     snprintf(b->pace, sizeof b->pace, "%.60s %s", m->device, dtype[m->dtype]);
-    em_ledger *memory = b->options.dry_run ? NULL : b->ledger;
-    em_status st = em_identity_models(&b->models, b->prompt_key, b->options.models, m, memory, err);
+    em_status st =
+        em_identity_models(&b->models, b->prompt_key, b->options.models, m, b->ledger, err);
     if (!st) em_sha256_of_text(b->models_hash, em_str_text(&b->models));
     return st;
 }

@@ -11,33 +11,49 @@
 
 /* ---- pace ------------------------------------------------------------------------------------ */
 
-/* Matrix products of the transformer's shape for a moment: what most of a job consists of. The rest
- * of it (attention's softmax, norms, copies) costs time and hardly any arithmetic. */
+/* The time of one product of the transformer's width with so many rows, in milliseconds; 0: it
+ * failed. Something is read back before and after, so that a device has done its work. */
+static double product_ms(em_run *r, int64_t rows)
+{
+    enum { COLS = 1536 };
+    const int64_t x_dim[2] = {rows, COLS}, w_dim[2] = {COLS, COLS}, end_dim[1] = {1};
+    float read;
+    double start = 0;
+    em_mark m = em_run_mark(r);
+    em_tensor end = em_run_tensor(r, EM_F32, end_dim, 1);
+    em_tensor x = em_run_tensor(r, r->dtype, x_dim, 2), w = em_run_tensor(r, r->dtype, w_dim, 2);
+    em_fill(r, end, 0);
+    em_fill(r, x, 0.5f);
+    em_fill(r, w, 0.5f);
+    for (int i = 0; i < 2; i++) { /* the first one sets libraries up */
+        em_download(r, end, &read);
+        start = em_now_ms();
+        r->flops = 0;
+        em_mark inner = em_run_mark(r);
+        em_linear(r, x, w, (em_tensor){0}, EM_ACT_NONE);
+        em_run_release(r, inner);
+    }
+    em_download(r, end, &read);
+    em_run_release(r, m);
+    return r->err.code ? 0 : em_now_ms() - start;
+}
+
+/* Products are most of a job's arithmetic, and whole jobs reach a part of their rate
+ * (docs/SPEED.md: 0.3 in bfloat16, 0.65 in float32), for attention's softmax, norms and copies cost
+ * time and count as nothing. More rows, until a product takes long enough to be measured. */
 static double measure(em_engine *e)
 {
-    enum { ROWS = 1024, COLS = 1536, BYTES = 64 << 20, MOMENT_MS = 200 };
-    static const double SHARE = 0.6; /* of a job's time that is such products: docs/SPEED.md */
-    const int64_t x_dim[2] = {ROWS, COLS}, w_dim[2] = {COLS, COLS};
-    double start = 0, spent = 0, flops = 0;
+    enum { LEAST_ROWS = 64, MOST_ROWS = 4096, BYTES = 160 << 20, ENOUGH_MS = 20 };
+    static const double SHARE = 0.4;
+    double best = 0, ms = 1;
     em_run r = em_engine_run(e);
     if (em_arena_open(&r.arena, r.ops->device, BYTES, false, &r.err)) return 0;
-    em_tensor x = em_run_tensor(&r, r.dtype, x_dim, 2), w = em_run_tensor(&r, r.dtype, w_dim, 2);
-    em_fill(&r, x, 0.5f);
-    em_fill(&r, w, 0.5f);
-    for (int i = 0; !r.err.code && spent < MOMENT_MS; i++) {
-        em_mark m = em_run_mark(&r);
-        em_linear(&r, x, w, (em_tensor){0}, EM_ACT_NONE);
-        em_run_release(&r, m);
-        if (i == 0) { /* the first one sets libraries up */
-            start = em_now_ms();
-            flops = r.flops;
-        }
-        spent = em_now_ms() - start;
+    for (int64_t rows = LEAST_ROWS; rows <= MOST_ROWS && ms > 0 && ms < ENOUGH_MS; rows *= 4) {
+        ms = product_ms(&r, rows);
+        if (ms > 0 && r.flops / ms > best) best = r.flops / ms;
     }
-    flops = r.flops - flops;
-    bool ok = !r.err.code && spent > 0;
     em_arena_close(&r.arena);
-    return ok ? SHARE * flops / (spent / 1000) : 0;
+    return SHARE * best * 1000;
 }
 
 em_status em_batch_pace(const em_batch *b, em_engine *engine, double *flops_per_second,

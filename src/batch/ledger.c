@@ -528,6 +528,7 @@ em_status em_ledger_fingerprint(em_ledger *l, const char *path, const em_ledger_
 em_status em_ledger_remember(em_ledger *l, const char *path, const em_ledger_file *file,
                              em_err *err)
 {
+    if (l->read_only) return EM_OK;
     use u = begin(l, REMEMBER);
     bind_text(&u, path);
     bind_int(&u, (int64_t)file->size_bytes);

@@ -82,7 +82,7 @@ em_status em_ledger_committing(em_ledger *l, const char *after, char out[EM_LEDG
 /* A file's fingerprint while its size and time stay the same; *found as above. */
 em_status em_ledger_fingerprint(em_ledger *l, const char *path, const em_ledger_file *file,
                                 char out[EM_LEDGER_HASH], bool *found, em_err *err);
-/* file->sha256 is what is remembered. */
+/* file->sha256 is what is remembered; by a ledger that is only read, nothing. */
 em_status em_ledger_remember(em_ledger *l, const char *path, const em_ledger_file *file,
                              em_err *err);
 

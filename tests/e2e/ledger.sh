@@ -24,6 +24,7 @@ same() { cmp "$1" "$2" || fail "$1 and $2 differ"; }
 list "$tmp/jobs.json" "$(job face.png voice.wav one)" "$(job face.png voice.wav two ', "seed": 7, "mood": 1')"
 run 0
 is one "done"
+[ "$(ls "$XDG_CACHE_HOME/echomimic/prompts" | wc -l)" = 1 ] || fail "the encoded prompt is not kept"
 cp "$out/one_output.mp4" "$tmp/one.mp4"
 cp "$out/two_output.mp4" "$tmp/two.mp4"
 grep -q '"audio_cut_seconds": 2.5' "$out/batch_report.json" || fail "the report hides that the sound was cut"

@@ -82,7 +82,8 @@ static void make_attention(maker *m, inputs *in, int index)
         {1, 1, 1, 1, 1, false},      {1, 2, 64, 17, 130, true}, {2, 3, 6, 33, 3, false},
         {1, 2, 128, 130, 65, false}, {3, 1, 80, 3, 17, false},  {1, 1, 384, 20, 40, false},
         {1, 2, 8, 20, 1100, true},   {1, 1, 5, 300, 7, true},   {2, 2, 16, 129, 513, false},
-        {1, 4, 64, 1, 600, false},   {1, 1, 3, 128, 512, true},
+        {1, 4, 64, 1, 600, false},   {1, 1, 3, 128, 512, true}, {2, 2, 32, 70, 1100, false},
+        {2, 2, 16, 1, 1030, false},
     };
     attention_shape s = shapes[index % (int)(sizeof shapes / sizeof *shapes)];
     int64_t width = s.heads * s.d;
@@ -396,7 +397,7 @@ static em_tensor call_to_u8(em_run *r, const inputs *in)
 
 const op_check checks[] = {
     {"linear", SLOT(linear), BOUND_PRODUCT, 28, ALL, false, make_linear, call_linear},
-    {"attention", SLOT(attention), BOUND_PRODUCT, 11, ALL, false, make_attention, call_attention},
+    {"attention", SLOT(attention), BOUND_PRODUCT, 13, ALL, false, make_attention, call_attention},
     {"conv", SLOT(conv), BOUND_PRODUCT, 2 * CONV_SHAPES, ALL, false, make_conv, call_conv},
     {"weight_norm", SLOT(weight_norm), BOUND_SUM, 6, ALL, true, make_weight_norm, call_weight_norm},
     {"norm", SLOT(norm), BOUND_SUM, 40, ALL, false, make_norm, call_norm},

@@ -50,7 +50,8 @@ static void make_attention(maker *m, inputs *in, int index)
 {
     static const int64_t shape[][4] = {/* heads, d, queries, keys */
                                        {2, 64, 130, 300}, {1, 128, 300, 70},  {3, 6, 77, 33},
-                                       {1, 384, 40, 50},  {2, 80, 131, 1100}, {2, 128, 520, 520}};
+                                       {1, 384, 40, 50},  {2, 80, 131, 1100}, {2, 128, 520, 520},
+                                       {3, 128, 1300, 1100}};
     const int64_t *s = shape[index];
     in->t[0] = rows_of(m, in, s[2], s[0] * s[1]);
     in->t[1] = maker_tensor(m, m->dtype, 1, EM_SHAPE(s[3], s[0] * s[1]));
@@ -215,7 +216,7 @@ static em_tensor part_unpatchify(em_run *r, const inputs *in, int64_t begin, int
 
 const piece_check piece_checks[] = {
     {"linear", 8, ALL, make_linear, part_linear},
-    {"attention", 6, ALL, make_attention, part_attention},
+    {"attention", 7, ALL, make_attention, part_attention},
     {"conv", 7, ALL, make_conv, part_conv},
     {"norm", 12, ALL, make_rows, part_norm},
     {"act", 10, ALL, make_rows, part_act},

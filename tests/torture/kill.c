@@ -230,6 +230,12 @@ static void kill_at_call(torture *t, unsigned long call, bool twice)
     if (!call) fail("no call killed the program");
 }
 
+static void say_progress(unsigned long done)
+{
+    enum { EVERY = 50 };
+    if (done % EVERY == 0) printf("%lu points done\n", done);
+}
+
 static void kill_at_random(torture *t, bool twice)
 {
     enum { TRIES = 50 };
@@ -269,8 +275,12 @@ int main(int argc, char **argv)
     for (unsigned long i = 0; i < at_calls; i++) {
         unsigned long span = t.calls / at_calls, first = i * t.calls / at_calls;
         kill_at_call(&t, first + 1 + (unsigned long)(drand48() * (double)span), i % 4 == 3);
+        say_progress(i + 1);
     }
-    for (unsigned long i = 0; i < at_random; i++) kill_at_random(&t, i % 4 == 3);
+    for (unsigned long i = 0; i < at_random; i++) {
+        kill_at_random(&t, i % 4 == 3);
+        say_progress(at_calls + i + 1);
+    }
     printf(
         "%lu kills and %d more while recovering; reruns kept %d finished videos and continued %d "
         "jobs; no video lost, none partial, all equal\n",

@@ -54,7 +54,7 @@ static emk_conv_job job_of(em_tensor y, const em_conv_args *a)
     return j;
 }
 
-/* With few channels the copies and the plans are most of the work, and the own kernel has neither. */
+/* With few channels copies and plans are most of the work; the own kernel has neither. */
 static bool library_pays(const emk_conv_job *j)
 {
     return j->channels >= 32 && j->out_channels >= 64;

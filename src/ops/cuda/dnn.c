@@ -304,7 +304,10 @@ static bool accept_config(em_dnn_choice *out, em_dnn_graph *g, cudnnBackendDescr
         snprintf(a.g.why, sizeof a.g.why, "notes 0x%x are forbidden", notes);
     if (usable) {
         a.g.graph = g->graph;
-        try_plan(&a, out);
+        if (limits->unplanned)
+            config_of(&a.g, out);
+        else
+            try_plan(&a, out);
         em_dnn_end(&a.g);
         usable = !a.g.status && (size_t)a.workspace_bytes <= limits->workspace_bytes;
         if (!usable && !a.g.status)

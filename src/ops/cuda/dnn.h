@@ -86,6 +86,7 @@ typedef struct em_dnn_choice {
 typedef struct em_dnn_limits {
     size_t workspace_bytes;
     uint32_t forbidden; /* bit n: engines with cudnnBackendNumericalNote_t n are passed over */
+    bool unplanned;     /* believe the list: no plan is made (a compilation), no scratch known */
 } em_dnn_limits;
 
 /* The first engine of cuDNN's list (heuristic A, then B, then its fallbacks) that can be planned

@@ -36,8 +36,8 @@ typedef struct em_lt_product {
 } em_lt_product;
 
 bool em_lt_fuses(em_act act);
-/* Enqueues. workspace: EM_LT_WORKSPACE_BYTES, 256-byte aligned (others are refused as an invalid value). EM_DEVICE when
- * no algorithm fits or the launch fails; EM_NOMEM. */
+/* Enqueues. workspace: EM_LT_WORKSPACE_BYTES, 256-byte aligned (cuBLASLt refuses others). EM_DEVICE
+ * when no algorithm fits or the launch fails; EM_NOMEM. */
 em_status em_lt_multiply(em_cuda_lt *lt, const em_lt_product *p, void *workspace,
                          cudaStream_t stream, em_err *err);
 /* The algorithm that the product's layer uses: "algo 66 tile 20 …" (decides it if need be), or why

@@ -4,9 +4,6 @@
 
 enum { ID_Q = 1, ID_K, ID_V, ID_Y, ID_SCALE };
 
-/* Scratch beyond which an engine is passed over. Flash attention needs next to none. */
-enum { MAX_WORKSPACE_BYTES = 64 << 20 };
-
 /* The length for which an engine is asked for: what it prefers here serves all lengths. */
 enum { TYPICAL_LENGTH = 16384 };
 
@@ -58,7 +55,7 @@ static em_dnn_entry *choice_of(em_cuda_dnn *dnn, const em_sdpa_shape *s, em_err 
     em_sdpa_shape typical = *s;
     typical.batch = 1;
     typical.nq = typical.nk = TYPICAL_LENGTH;
-    const em_dnn_limits limits = {.workspace_bytes = MAX_WORKSPACE_BYTES};
+    const em_dnn_limits limits = {.unplanned = true};
     em_dnn_graph g;
     build(&g, dnn, &typical);
     e->status = em_dnn_choose(&e->choice, &g, &limits, err);

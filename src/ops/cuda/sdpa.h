@@ -12,9 +12,10 @@ typedef struct em_sdpa_shape {
     int64_t batch, nq, nk, heads, dim;
 } em_sdpa_shape;
 
-/* Plans the shape (remembered by dnn) and says how much scratch it takes. The engine is the one
- * that cuDNN prefers for a typical length of these heads, whatever the lengths at hand. EM_DEVICE
- * when there is none, the same answer every time. */
+/* Plans the shape and says how much scratch it takes. A plan is a compilation, about a second, and
+ * is kept by dnn. The engine is the one that cuDNN prefers for a typical length of these heads,
+ * whatever the lengths at hand. EM_DEVICE when there is none, or none for a shape (Hopper's take
+ * two queries or more), the same answer every time. err is not NULL. */
 em_status em_sdpa_workspace(em_cuda_dnn *dnn, const em_sdpa_shape *s, size_t *workspace_bytes,
                             em_err *err);
 /* y = softmax(scale q k^T) v, enqueued. workspace: as many bytes as em_sdpa_workspace says. */

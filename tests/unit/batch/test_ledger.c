@@ -276,6 +276,11 @@ static void read_only_makes_nothing(void **state)
     em_ledger_row_close(&row);
     row = sample(EM_LEDGER_FAILED);
     assert_int_equal(em_ledger_put(l, "a", &row, &err), EM_IO);
+    const em_ledger_file file = {.size_bytes = 1, .sha256 = "ff"};
+    char print[EM_LEDGER_HASH];
+    assert_ok(em_ledger_remember(l, "/m", &file, &err), err);
+    assert_ok(em_ledger_fingerprint(l, "/m", &file, print, &found, &err), err);
+    assert_false(found);
     em_ledger_close(&l);
 }
 

@@ -43,7 +43,7 @@ static struct {
     size_t version;
     const engine *engines; /* what heuristic A offers, in its order */
     int count;
-    int live, heuristics, executions; /* descriptors not destroyed; calls */
+    int live, heuristics, plans, executions; /* descriptors not destroyed; calls */
     int handles;
     descriptor pack;      /* of the last execution */
     descriptor tensor[8]; /* the last one with each id */
@@ -187,6 +187,7 @@ static cudnnStatus_t settle(descriptor *d)
                        : 0;
         return CUDNN_STATUS_SUCCESS;
     case CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR:
+        fake.plans++;
         d->engine = child(d, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG)->engine;
         d->knobs = child(d, CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG)->knobs;
         e = engine_of(d->engine);
@@ -281,6 +282,7 @@ static const engine usual[] = {
     {.index = 3, .plans = true, .scratch = 1000, .knob_values = 64},
     {.index = 4, .plans = true},
 };
+static const engine *const good = usual + 3; /* and two of them */
 static const em_sdpa_shape self = {EM_BF16, 1, 2000, 2000, 12, 128};
 
 static em_cuda_dnn *open_fake(const engine *engines, int count)
@@ -323,18 +325,63 @@ static void refuses_libraries(void **state)
     dlclose(other);
 }
 
+/* The choice for a graph of no matter what. */
+static em_status choose(em_dnn_choice *out, em_cuda_dnn *dnn, const em_dnn_limits *limits,
+                        em_err *err)
+{
+    const em_dnn_view view = {.id = 6, .ndim = 1, .dim = {3}, .stride = {1}};
+    em_dnn_graph g;
+    em_dnn_begin(&g, dnn);
+    cudnnBackendDescriptor_t d = em_dnn_tensor(&g, &view);
+    em_dnn_join(&g, 1, &d);
+    em_status st = em_dnn_choose(out, &g, limits, err);
+    em_dnn_end(&g);
+    return st;
+}
+
 /* Engines that are random, cannot be planned or want too much are passed over; the knobs of the
  * one that is taken are kept. */
 static void takes_the_first_that_works(void **state)
 {
     (void)state;
+    const em_dnn_limits limits = {.workspace_bytes = 4096};
     em_cuda_dnn *dnn = open_fake(usual, 5);
     em_err err = {0};
-    size_t bytes = 0;
+    em_dnn_choice c;
     char text[128];
-    assert_ok(em_sdpa_workspace(dnn, &self, &bytes, &err), err);
-    assert_int_equal(bytes, 1000);
-    assert_string_equal(em_sdpa_engine(text, dnn, &self), "engine 3: 2=64 40=128");
+    assert_ok(choose(&c, dnn, &limits, &err), err);
+    assert_string_equal(em_dnn_choice_text(text, &c), "engine 3: 2=64 40=128");
+    fake.count = 3;
+    assert_int_equal(choose(&c, dnn, &limits, &err), EM_DEVICE);
+    assert_non_null(strstr(err.msg, "engine 9"));
+    close_fake(dnn);
+}
+
+/* Without plans the list decides, but for what must not be. */
+static void believes_the_list(void **state)
+{
+    (void)state;
+    const em_dnn_limits limits = {.unplanned = true};
+    em_cuda_dnn *dnn = open_fake(usual, 5);
+    em_err err = {0};
+    em_dnn_choice c;
+    assert_ok(choose(&c, dnn, &limits, &err), err);
+    assert_int_equal(c.engine, 5);
+    assert_int_equal(fake.plans, 0);
+    close_fake(dnn);
+}
+
+static void drops_knobs_last(void **state)
+{
+    (void)state;
+    static const engine stubborn[] = {{.index = 8, .plans = true, .refuses_knobs = true}};
+    const em_dnn_limits limits = {0};
+    em_cuda_dnn *dnn = open_fake(stubborn, 1);
+    em_err err = {0};
+    em_dnn_choice c;
+    char text[128];
+    assert_ok(choose(&c, dnn, &limits, &err), err);
+    assert_string_equal(em_dnn_choice_text(text, &c), "engine 8:");
     close_fake(dnn);
 }
 
@@ -342,12 +389,15 @@ static void takes_the_first_that_works(void **state)
 static void remembers(void **state)
 {
     (void)state;
-    em_cuda_dnn *dnn = open_fake(usual, 5);
+    em_cuda_dnn *dnn = open_fake(good, 2);
     em_err err = {0};
     size_t bytes = 0;
+    char text[128];
     em_sdpa_shape part = self;
     part.nq = 77;
     assert_ok(em_sdpa_workspace(dnn, &self, &bytes, &err), err);
+    assert_int_equal(bytes, 1000);
+    assert_string_equal(em_sdpa_engine(text, dnn, &self), "engine 3: 2=64 40=128");
     int live = fake.live;
     assert_ok(em_sdpa_workspace(dnn, &self, &bytes, &err), err);
     assert_int_equal(fake.live, live);
@@ -360,32 +410,22 @@ static void remembers(void **state)
     close_fake(dnn);
 }
 
-static void remembers_a_refusal(void **state)
+/* No engine, or none that can be planned: asked once, the same answer for ever. */
+static void remembers_refusals(void **state)
 {
     (void)state;
-    em_cuda_dnn *dnn = open_fake(usual, 3);
-    em_err err = {0};
-    size_t bytes = 0;
-    assert_int_equal(em_sdpa_workspace(dnn, &self, &bytes, &err), EM_DEVICE);
-    assert_non_null(strstr(err.msg, "engine 9"));
-    int asked = fake.heuristics;
-    assert_int_equal(em_sdpa_workspace(dnn, &self, &bytes, &err), EM_DEVICE);
-    assert_int_equal(fake.heuristics, asked);
-    close_fake(dnn);
-}
-
-static void drops_knobs_last(void **state)
-{
-    (void)state;
-    static const engine stubborn[] = {{.index = 8, .plans = true, .refuses_knobs = true}};
-    em_cuda_dnn *dnn = open_fake(stubborn, 1);
-    em_err err = {0};
-    size_t bytes = 1;
-    char text[128];
-    assert_ok(em_sdpa_workspace(dnn, &self, &bytes, &err), err);
-    assert_int_equal(bytes, 0);
-    assert_string_equal(em_sdpa_engine(text, dnn, &self), "engine 8:");
-    close_fake(dnn);
+    for (int count = 1; count <= 2; count++) {
+        em_cuda_dnn *dnn = open_fake(usual, count);
+        em_err err = {0};
+        size_t bytes = 0;
+        assert_int_equal(em_sdpa_workspace(dnn, &self, &bytes, &err), EM_DEVICE);
+        int asked = fake.heuristics, planned = fake.plans;
+        assert_int_equal(planned, count - 1);
+        assert_int_equal(em_sdpa_workspace(dnn, &self, &bytes, &err), EM_DEVICE);
+        assert_int_equal(fake.heuristics, asked);
+        assert_int_equal(fake.plans, planned);
+        close_fake(dnn);
+    }
 }
 
 /* The pointer that goes with tensor `id` of the last execution. */
@@ -403,7 +443,7 @@ static void *executed_with(int64_t id)
 static void executes(void **state)
 {
     (void)state;
-    em_cuda_dnn *dnn = open_fake(usual, 5);
+    em_cuda_dnn *dnn = open_fake(good, 2);
     em_err err = {0};
     int y, q, k, v, ws;
     assert_ok(em_sdpa(dnn, &self, 0.5f, &y, &q, &k, &v, &ws, &err), err);
@@ -425,7 +465,7 @@ static void describes_tokens(void **state)
 {
     (void)state;
     static const int64_t dim[] = {2, 12, 77, 128}, stride[] = {77 * 1536, 128, 1536, 1};
-    em_cuda_dnn *dnn = open_fake(usual, 5);
+    em_cuda_dnn *dnn = open_fake(good, 2);
     em_err err = {0};
     size_t bytes = 0;
     em_sdpa_shape part = self;
@@ -447,7 +487,7 @@ static void describes_tokens(void **state)
 static void failures_stick(void **state)
 {
     (void)state;
-    em_cuda_dnn *dnn = open_fake(usual, 5);
+    em_cuda_dnn *dnn = open_fake(good, 2);
     em_dnn_graph g;
     em_dnn_begin(&g, dnn);
     const em_dnn_view view = {
@@ -466,7 +506,7 @@ static void survives_without_memory(void **state)
     (void)state;
     size_t bytes = 0;
     for (uint64_t n = 1;; n++) {
-        em_cuda_dnn *dnn = open_fake(usual, 5);
+        em_cuda_dnn *dnn = open_fake(good, 2);
         em_err err = {0};
         em_alloc_fail_at(n, true);
         em_status st = em_sdpa_workspace(dnn, &self, &bytes, &err);
@@ -481,15 +521,11 @@ static void survives_without_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(refuses_libraries),
-        cmocka_unit_test(takes_the_first_that_works),
-        cmocka_unit_test(remembers),
-        cmocka_unit_test(remembers_a_refusal),
-        cmocka_unit_test(drops_knobs_last),
-        cmocka_unit_test(executes),
-        cmocka_unit_test(describes_tokens),
-        cmocka_unit_test(failures_stick),
-        cmocka_unit_test(survives_without_memory),
+        cmocka_unit_test(refuses_libraries), cmocka_unit_test(takes_the_first_that_works),
+        cmocka_unit_test(remembers),         cmocka_unit_test(remembers_refusals),
+        cmocka_unit_test(believes_the_list), cmocka_unit_test(drops_knobs_last),
+        cmocka_unit_test(executes),          cmocka_unit_test(describes_tokens),
+        cmocka_unit_test(failures_stick),    cmocka_unit_test(survives_without_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
