@@ -6,6 +6,7 @@
 #include "base/str.h"
 #include "io/file.h"
 #include "io/json.h"
+#include "io/url.h"
 #include "pipeline/params.h"
 
 #include <stdarg.h>
@@ -105,8 +106,10 @@ bool em_is_address(const char *text)
 
 void em_address_shown(char *out, size_t room, const char *text)
 {
-    size_t n = em_is_address(text) ? strcspn(text, "?#") : strlen(text);
-    snprintf(out, room, "%.*s", (int)(n < room ? n : room), text);
+    if (em_is_address(text))
+        em_url_public(out, room, text);
+    else
+        snprintf(out, room, "%s", text);
 }
 
 static char *copy(reader *r, const char *text)
@@ -128,18 +131,29 @@ static const char *get_text(reader *r, const json_t *item, const char *key, bool
     return text;
 }
 
-/* The path that is meant: beside the list if it is only there. */
+/* The path that is meant: beside the list, or where older lists have it, from the folder that the
+ * program was started in, if it is only there. */
 static char *locate(reader *r, const char *text)
 {
     const char *base = em_path_base(r->path);
-    if (em_is_address(text) || em_path_is_file(text) || base == r->path) return copy(r, text);
+    if (em_is_address(text) || base == r->path) return copy(r, text);
     char *folder = em_strndup(r->path, (size_t)(base - r->path));
     char *beside = folder ? em_path_join(folder, text) : NULL;
     em_free(folder);
     if (!beside) wrong(r, EM_NOMEM, "out of memory");
-    if (!beside || em_path_is_file(beside)) return beside;
+    if (!beside || em_path_is_file(beside) || !em_path_is_file(text)) return beside;
     em_free(beside);
     return copy(r, text);
+}
+
+/* What is wrong with an address; NULL: nothing. */
+static const char *address_fault(const reader *r, const char *text)
+{
+    em_url_scheme scheme = em_url_scheme_of(text);
+    if (scheme == EM_URL_HTTPS || (scheme == EM_URL_HTTP && r->options->plain_http)) return NULL;
+    return scheme == EM_URL_HTTP
+               ? "only https addresses can be had (http within --allow_private networks)"
+               : "only https addresses and files can be had";
 }
 
 static char *read_media(reader *r, const json_t *item, const char *key)
@@ -148,13 +162,28 @@ static char *read_media(reader *r, const json_t *item, const char *key)
     if (!text) return NULL;
     if (!*text) {
         wrong(r, EM_INVAL, "'%s' is empty: give a file or an https address", key);
-    } else if (em_is_address(text) && strncasecmp(text, "https://", 8) != 0) {
+    } else if (em_is_address(text) && address_fault(r, text)) {
         char shown[120];
         em_address_shown(shown, sizeof shown, text);
-        wrong(r, EM_INVAL, "'%s' is '%s': only https addresses and files can be had", key, shown);
+        wrong(r, EM_INVAL, "'%s' is '%s': %s", key, shown, address_fault(r, text));
     } else {
         return locate(r, text);
     }
+    return NULL;
+}
+
+static char *read_upload(reader *r, const json_t *item)
+{
+    char shown[120];
+    const char *text = get_text(r, item, "upload_url", false);
+    if (!text) return NULL;
+    em_address_shown(shown, sizeof shown, em_is_address(text) ? text : "");
+    if (!em_is_address(text))
+        wrong(r, EM_INVAL, "'upload_url' is no address: https://… is expected");
+    else if (address_fault(r, text))
+        wrong(r, EM_INVAL, "'upload_url' is '%s': %s", shown, address_fault(r, text));
+    else
+        return copy(r, text);
     return NULL;
 }
 
@@ -289,8 +318,7 @@ static void read_item(reader *r, json_t *item)
     j->audio = read_media(r, item, "portrait_audio");
     j->name = read_name(r, item);
     read_params(r, item);
-    if (em_json_has(item, "upload_url"))
-        wrong(r, EM_INVAL, "'upload_url': videos cannot be uploaded yet, leave it out");
+    j->upload_url = read_upload(r, item);
 }
 
 /* ---- the whole list -------------------------------------------------------------------------- */
@@ -415,6 +443,7 @@ void em_manifest_close(em_manifest *m)
         em_free(j->name);
         em_free(j->output);
         em_free(j->prompt);
+        em_free(j->upload_url);
     }
     em_free(m->job);
     *m = (em_manifest){0};

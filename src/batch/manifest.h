@@ -15,12 +15,13 @@
 typedef struct em_batch_job {
     size_t index; /* 1-based position in the list */
     int line;     /* where the item begins; 0: there is no list */
-    /* Path or https address; a relative path counts from where the program was started, or, if
-     * nothing is there, from the list's own folder. Owned, like the next three. */
+    /* Path or https address; a relative path counts from the list's own folder, or, if nothing is
+     * there, from where the program was started. Owned, like the next four. */
     char *image, *audio;
     char *name;       /* output_name */
     char *output;     /* path of the video; NULL: SAVE_PATH/NAME_output.mp4 */
     char *prompt;     /* the job's own, or NULL */
+    char *upload_url; /* where the video is PUT when it is made, or NULL; its query is a secret */
     em_params params; /* the batch's with the job's own laid over; prompt as above, or borrowed */
     unsigned own;     /* which of them are the job's: bits of the rows of manifest.c's settings */
     em_err problem;   /* why it cannot run; code EM_OK: it can */
@@ -34,6 +35,7 @@ typedef struct em_manifest {
 typedef struct em_manifest_options {
     const em_params
         *params;       /* of jobs that do not say otherwise; its prompt outlives the manifest */
+    bool plain_http;   /* allowed in addresses: the fetcher knows which networks they may lead to */
     bool skip_invalid; /* bad items are warned of and marked; otherwise they fail the list */
     em_log log;
 } em_manifest_options;

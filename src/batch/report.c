@@ -5,6 +5,7 @@
 #include "io/json.h"
 
 #include <string.h>
+#include <sys/resource.h>
 
 /* Every json_object_set_new takes the new value, NULL (out of memory) too, and says so. */
 static bool set(json_t *o, const char *key, json_t *value)
@@ -44,11 +45,35 @@ static bool describe_result(json_t *o, const em_batch_item *it)
 {
     const em_result *r = &it->result;
     return set(o, "width", json_integer(r->width)) && set(o, "height", json_integer(r->height)) &&
-           set(o, "frames", json_integer(r->frames)) &&
+           set(o, "frames", json_integer(r->frames)) && set(o, "steps", json_integer(r->steps)) &&
+           set(o, "steps_resumed", json_integer(r->steps_resumed)) &&
            set(o, "forwards", json_integer(r->forwards)) &&
+           set(o, "peak_memory_bytes",
+               json_integer((json_int_t)r->scratch_bytes + (json_int_t)r->weight_bytes)) &&
            set(o, "peak_scratch_bytes", json_integer((json_int_t)r->scratch_bytes)) &&
            set(o, "peak_weight_bytes", json_integer((json_int_t)r->weight_bytes)) &&
            set(o, "stages", describe_stages(r));
+}
+
+static json_t *describe_warnings(const em_batch_item *it)
+{
+    json_t *all = json_array();
+    for (size_t i = 0; all && i < it->warnings; i++)
+        if (json_array_append_new(all, text(it->warning[i])) != 0) {
+            json_decref(all);
+            return NULL;
+        }
+    return all;
+}
+
+static bool describe_delivery(json_t *o, const em_batch_item *it)
+{
+    static const char *const word[] = {"none", "due", "done", "failed"};
+    char target[300];
+    if (!it->job->upload_url) return true;
+    return set(o, "upload_url", text(em_url_public(target, sizeof target, it->job->upload_url))) &&
+           set(o, "delivery", json_string(word[it->delivery])) &&
+           set(o, "delivery_tries", json_integer(it->delivery_tries));
 }
 
 static json_t *describe_item(const em_batch_item *it)
@@ -64,14 +89,24 @@ static json_t *describe_item(const em_batch_item *it)
               set(o, "output", it->output ? text(it->output) : json_null()) &&
               set(o, "state", json_string(em_job_state_name(it->state))) &&
               set(o, "seed", json_integer(j->params.seed)) &&
-              set(o, "seconds", json_real(it->seconds));
-    if (ok && it->state == EM_JOB_DONE) ok = describe_result(o, it);
+              set(o, "seconds", json_real(it->seconds)) &&
+              set(o, "found", json_boolean(it->found)) &&
+              set(o, "audio_cut_seconds", json_real(it->cut_seconds)) &&
+              set(o, "warnings", describe_warnings(it)) && describe_delivery(o, it);
+    if (ok && it->result.frames) ok = describe_result(o, it);
     if (ok && it->err.code)
         ok = set(o, "error", text(it->err.msg)) &&
              set(o, "error_kind", json_string(em_status_text(it->err.code)));
     if (ok) return o;
     json_decref(o);
     return NULL;
+}
+
+/* Of the whole process since it began. */
+static json_int_t peak_memory_bytes(void)
+{
+    struct rusage use;
+    return getrusage(RUSAGE_SELF, &use) == 0 ? (json_int_t)use.ru_maxrss * 1024 : 0;
 }
 
 static json_t *describe_batch(const em_batch *b)
@@ -83,6 +118,7 @@ static json_t *describe_batch(const em_batch *b)
     for (int s = 0; ok && s < EM_JOB_STATES; s++)
         ok = set(summary, em_job_state_name((em_job_state)s),
                  json_integer((json_int_t)em_batch_in_state(b, (em_job_state)s)));
+    if (ok) ok = set(summary, "peak_memory_bytes", json_integer(peak_memory_bytes()));
     if (ok)
         doc =
             json_pack("{s:s, s:O, s:O}", "version", em_version(), "jobs", jobs, "summary", summary);

@@ -6,6 +6,7 @@
 #include "io/file.h"
 #include "ops/table.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -90,7 +91,7 @@ static em_status find_config(em_options *o, em_err *err)
     return EM_OK;
 }
 
-em_status em_command_settings(em_options *o, em_terminal *t, em_err *err)
+em_status em_command_settings(em_model_config **models, em_options *o, em_terminal *t, em_err *err)
 {
     const em_log log = em_terminal_log(t);
     em_model_config *model = NULL;
@@ -111,7 +112,10 @@ em_status em_command_settings(em_options *o, em_terminal *t, em_err *err)
         em_terminal_say(t, EM_LOG_INFO, "recommended by the model: %s", em_str_text(&told));
     if (!st) st = em_options_finish(o, &log, err);
     em_str_free(&told);
-    em_model_folder_close(&model);
+    if (!st && models)
+        *models = model;
+    else
+        em_model_folder_close(&model);
     return st;
 }
 
@@ -133,13 +137,26 @@ static void say_mode(const em_options *o, em_terminal *t)
                     o->engine.threads ? o->engine.threads : em_cpu_count(), dtype[o->engine.dtype]);
 }
 
-em_status em_command_engine(em_engine **out, const em_options *o, em_terminal *t, em_err *err)
+/* $XDG_CACHE_HOME/echomimic/prompts, or ~/.cache/…; NULL: there is no home. Owned. */
+static char *prompt_folder(void)
+{
+    const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    if (cache && *cache == '/') return em_path_join(cache, "echomimic/prompts");
+    return home && *home == '/' ? em_path_join(home, ".cache/echomimic/prompts") : NULL;
+}
+
+em_status em_command_engine(em_engine **out, const em_options *o, const em_log *log,
+                            const char *prompt_key, em_terminal *t, em_err *err)
 {
     em_engine_params p = o->engine;
-    p.log = em_terminal_log(t);
+    char *prompts = prompt_key ? prompt_folder() : NULL;
+    p.log = log ? *log : em_terminal_log(t);
+    p.prompt_dir = prompts;
+    p.prompt_key = prompt_key;
     say_mode(o, t);
     em_status st = em_engine_open(out, &p, err);
     if (!st) em_interrupt_watch(*out);
+    em_free(prompts);
     return st;
 }
 

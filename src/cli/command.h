@@ -31,8 +31,12 @@ em_exit em_command_fail(em_terminal *t, const em_err *err, em_exit fallback);
  * is missing is a problem. --demo_model puts its own folders in. */
 em_status em_command_need(em_options *o, const char *const *flags, em_terminal *t, em_err *err);
 
-/* The settings that the model recommends, then the engine; says first what will run where. */
-em_status em_command_settings(em_options *o, em_terminal *t, em_err *err);
-em_status em_command_engine(em_engine **out, const em_options *o, em_terminal *t, em_err *err);
+/* The settings that the model recommends; *models (may be NULL) becomes the model's configuration,
+ * owned by the caller (em_model_folder_close). */
+em_status em_command_settings(em_model_config **models, em_options *o, em_terminal *t, em_err *err);
+/* Says first what will run where. `log` NULL: the terminal's; `prompt_key`, NULL or what names the
+ * text encoder: then prompts are kept in the user's cache folder. */
+em_status em_command_engine(em_engine **out, const em_options *o, const em_log *log,
+                            const char *prompt_key, em_terminal *t, em_err *err);
 
 #endif

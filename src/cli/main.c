@@ -23,7 +23,7 @@ static void print_version(void)
 {
     printf("echomimic %s\n"
            "Source: Apache License 2.0. Uses the FFmpeg libraries, x264, oneDNN, libjpeg-turbo, "
-           "libpng, libwebp,\nlibsoxr, SentencePiece, jansson, libyaml and libcurl.\n"
+           "libpng, libwebp,\nlibsoxr, SentencePiece, jansson, libyaml, libcurl and SQLite.\n"
            "A binary that was built with x264, or with an FFmpeg that contains it, is under the "
            "GNU General\nPublic License when it is passed on.\n",
            em_version());

@@ -23,6 +23,8 @@ typedef enum kind {
     REAL,
     CHOICE, /* an enum, by a word of `choices` */
     SIZE,   /* int[2]: two numbers */
+    SHARE,  /* int[2]: "i/n" */
+    LIST,   /* em_texts: one or more, also by naming the flag again */
 } kind;
 
 typedef struct choice {
@@ -148,14 +150,20 @@ static const option table[] = {
         "0: every core that this process may use", .most = 1024),
 
     OPT("force", SWITCH, force, MAKE, NULL, "make finished videos anew"),
+    OPT("only", LIST, only, EM_COMMAND_BATCH, "NAME...", "these jobs, by output_name",
+        .fallback = "all"),
+    OPT("retry_failed", SWITCH, retry_failed, EM_COMMAND_BATCH, NULL,
+        "only jobs and uploads that failed before"),
+    OPT("shard", SHARE, shard, EM_COMMAND_BATCH, "I/N",
+        "the I-th of N parts of the list, for array jobs", .fallback = "all"),
     OPT("dry_run", SWITCH, dry_run, MAKE, NULL, "check everything, print what would be done"),
     OPT("skip_invalid", SWITCH, skip_invalid, EM_COMMAND_BATCH, NULL,
         "run the good items of a list with bad ones"),
     OPT("temp_dir", TEXT, temp_dir, MAKE, "DIR", "where fetched files go",
         .fallback = "the system's"),
     OPT("keep_temp", SWITCH, keep_temp, MAKE, NULL, "leave them there"),
-    OPT("allow_private", SWITCH, allow_private, MAKE, NULL,
-        "fetch from addresses of this machine and its private networks too"),
+    OPT("allow_private", LIST, allow_private, MAKE, "CIDR...",
+        "networks that are not public and may be fetched from all the same", .fallback = "none"),
 
     OPT("verify", SWITCH, verify, EM_COMMAND_INSPECT, NULL,
         "read every byte: hash them all, check the archives' CRCs"),
@@ -341,6 +349,33 @@ static em_status set_size(int *to, const option *r, const char *text, em_err *er
     return EM_OK;
 }
 
+/* "2/8" */
+static em_status set_share(int *to, const option *r, const char *text, em_err *err)
+{
+    enum { MOST = 100000 };
+    char *slash, *end;
+    errno = 0;
+    long part = strtol(text, &slash, 10), parts = 0;
+    bool ok = slash != text && *slash == '/' && slash[1] >= '0' && slash[1] <= '9';
+    if (ok) parts = strtol(slash + 1, &end, 10);
+    if (!ok || *end || errno || parts < 1 || parts > MOST || part < 1 || part > parts)
+        return em_fail(err, EM_INVAL,
+                       "--%s takes I/N, the I-th (from 1) of at most %d parts, not '%s'", r->name,
+                       MOST, text);
+    to[0] = (int)part;
+    to[1] = (int)parts;
+    return EM_OK;
+}
+
+/* Whoever is heard says the whole list. */
+static em_status add_text(em_texts *to, bool fresh, const char *text, em_err *err)
+{
+    if (fresh) to->count = 0;
+    return EM_PUSH(to->item, to->count, to->cap, text)
+               ? EM_OK
+               : em_fail(err, EM_NOMEM, "no memory for the command line");
+}
+
 /* text: NULL for a switch that stands alone; otherwise it must live as long as *o. */
 static em_status set(em_options *o, const option *r, const char *text, em_option_source source,
                      em_err *err)
@@ -356,6 +391,8 @@ static em_status set(em_options *o, const option *r, const char *text, em_option
     case REAL: st = set_real(to, r, text, err); break;
     case CHOICE: st = set_choice(to, r, text, err); break;
     case SIZE: st = set_size(to, r, text, err); break;
+    case SHARE: st = set_share(to, r, text, err); break;
+    case LIST: st = add_text(to, o->source[r - table] != source, text, err); break;
     }
     if (!st) o->source[r - table] = source;
     return st;
@@ -417,6 +454,12 @@ static void set_from_file(em_options *o, const char *where, const char *flag, co
         return;
     }
     if (json_is_null(value)) return;
+    if (r->kind == LIST && json_is_array(value)) {
+        size_t i;
+        json_t *one;
+        json_array_foreach(value, i, one) set_from_file(o, where, flag, one, all);
+        return;
+    }
     if (!em_json_words(&words, value)) {
         em_problems_add(all, EM_INVAL, "'%s': '%s' must be a value or a list of values", where,
                         flag);
@@ -521,6 +564,14 @@ static void unknown_flag(const em_options *o, const char *name, em_problems *all
         em_problems_add(all, EM_INVAL, "there is no flag --%s: see --help", name);
 }
 
+/* What follows the first value of a list, up to the next flag. */
+static void set_rest(em_options *o, const option *r, args *a, em_problems *all)
+{
+    em_err e = {0};
+    while (peek(a) && !is_flag(peek(a)))
+        if (set(o, r, a->arg[a->next++], EM_SOURCE_COMMAND_LINE, &e)) em_problems_take(all, &e);
+}
+
 static void parse_flag(em_options *o, args *a, em_problems *all)
 {
     char name[64];
@@ -535,6 +586,8 @@ static void parse_flag(em_options *o, args *a, em_problems *all)
         em_problems_add(all, EM_INVAL, "--%s needs a value: %s", r->name, r->argument);
     } else if (set(o, r, value, EM_SOURCE_COMMAND_LINE, &e)) {
         em_problems_take(all, &e);
+    } else if (r->kind == LIST && !equals) {
+        set_rest(o, r, a, all);
     }
 }
 
@@ -576,6 +629,8 @@ void em_options_close(em_options *o)
 {
     for (size_t i = 0; i < o->kept_count; i++) em_free(o->kept[i]);
     em_free(o->kept);
+    em_free(o->only.item);
+    em_free(o->allow_private.item);
     *o = (em_options){0};
 }
 

@@ -30,6 +30,12 @@ typedef enum em_option_source {
 
 enum { EM_OPTIONS_MAX = 96 };
 
+/* The values of a flag that may have several. */
+typedef struct em_texts {
+    const char **item; /* the array is owned, the texts are as below */
+    size_t count, cap;
+} em_texts;
+
 /* Strings are borrowed from argv or kept in `kept`. */
 typedef struct em_options {
     em_command command;
@@ -40,7 +46,9 @@ typedef struct em_options {
     const char *json_path, *save_path, *temp_dir, *output;
     const char *image_path, *audio_path;
     const char *config; /* more flags, in YAML */
-    bool keep_temp, force, dry_run, skip_invalid, allow_private, demo_model;
+    bool keep_temp, force, retry_failed, dry_run, skip_invalid, demo_model;
+    em_texts only, allow_private;
+    int shard[2]; /* which, from 1, of how many; 0 0: all */
     bool quiet, log_json, json, help, version;
     const char *size, *out, *path; /* synth, inspect */
     int64_t synth_seed;

@@ -10,6 +10,7 @@ program=$(readlink -f "$1")
 share=$(readlink -f "$2")
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
+export XDG_CACHE_HOME=$tmp/cache # where encoded prompts are kept
 checks=0
 
 fail() {

@@ -1,5 +1,5 @@
 # The program itself on tiny checkpoints: each script is one test; 77 means skipped.
-set(scripts videos checkpoints bad_input full_disk interrupt)
+set(scripts videos checkpoints bad_input full_disk interrupt ledger drop_in)
 if(NOT EM_MEDIA)
   set(scripts y4m)
 endif()
@@ -8,3 +8,8 @@ foreach(name ${scripts})
     COMMAND ${CMAKE_SOURCE_DIR}/tests/e2e/${name}.sh $<TARGET_FILE:echomimic> ${CMAKE_SOURCE_DIR}/share)
   set_tests_properties(e2e.${name} PROPERTIES LABELS e2e TIMEOUT 600 SKIP_RETURN_CODE 77)
 endforeach()
+if(EM_NET)
+  add_test(NAME e2e.net COMMAND ${CMAKE_SOURCE_DIR}/tests/e2e/net.sh
+    $<TARGET_FILE:echomimic> ${CMAKE_SOURCE_DIR}/share $<TARGET_FILE:net_server>)
+  set_tests_properties(e2e.net PROPERTIES LABELS "e2e;net" TIMEOUT 600)
+endif()

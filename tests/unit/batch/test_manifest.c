@@ -44,7 +44,9 @@ static void good_list(void **state)
     em_manifest m;
     heard h;
     assert_int_equal(read_list(state, &m, &h, false,
-                               "[{" MEDIA "},\n {" MEDIA ", \"output_name\": \"b \\\"é\\\" [\"},\n"
+                               "[{" MEDIA "},\n {" MEDIA
+                               ", \"output_name\": \"b \\\"é\\\" [\",\"upload_url\": "
+                               "\"https://x/b?sig=1\"},\n"
                                " {" MEDIA ", \"output_name\": null, \"prompt\": \"she sings\",\n"
                                "  \"seed\": 9223372036854775807, \"num_inference_steps\": 4,\n"
                                "  \"audio_guidance_scale\": 3, \"video_length\": 5,\n"
@@ -53,7 +55,9 @@ static void good_list(void **state)
     assert_int_equal(m.count, 3);
     assert_int_equal(m.invalid, 0);
     assert_string_equal(m.job[0].name, "video_0001");
-    assert_string_equal(m.job[0].image, "a.png");
+    assert_null(m.job[0].upload_url);
+    assert_string_equal(m.job[1].upload_url, "https://x/b?sig=1");
+    assert_string_equal(m.job[0].image, tmpdir_path(state, "a.png")); /* beside the list */
     assert_string_equal(m.job[0].audio, "https://x.org/a.wav?sig=1");
     assert_int_equal(m.job[0].params.seed, 43);
     assert_string_equal(m.job[1].name, "b \"é\" [");
@@ -115,7 +119,9 @@ static void faulty_items(void **state)
         {"{" MEDIA ", \"sample_size\": 64}", "'sample_size'"},
         {"{" MEDIA ", \"sample_size\": [64, 8]}", "'sample_size'"},
         {"{" MEDIA ", \"prompt\": 1}", "'prompt'"},
-        {"{" MEDIA ", \"upload_url\": \"https://x\"}", "'upload_url'"},
+        {"{" MEDIA ", \"upload_url\": \"x.mp4\"}", "'upload_url' is no address"},
+        {"{" MEDIA ", \"upload_url\": \"http://x/y?sig=s3cret\"}", "'http://x/y': only https"},
+        {"{" MEDIA ", \"upload_url\": 7}", "'upload_url'"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         char text[1024];

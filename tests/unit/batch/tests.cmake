@@ -1,1 +1,5 @@
+em_test(batch identity unit fault)
+em_test(batch ledger unit fault)
+target_link_libraries(test_batch_ledger PRIVATE PkgConfig::SQLITE)
 em_test(batch manifest unit fault)
+em_test(batch order unit)

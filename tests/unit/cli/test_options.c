@@ -173,6 +173,59 @@ static void everything_wrong_at_once(void **state)
     em_options_close(&o);
 }
 
+/* Several values: behind one another, by naming the flag again, from a file. */
+static void lists(void **state)
+{
+    em_options o;
+    heard h;
+    char line[256];
+    assert_int_equal(parse(&o, EM_COMMAND_BATCH, &h, "--only|a|b c|--fps|9|--only=d,e|--force"),
+                     EM_OK);
+    assert_int_equal(o.only.count, 3);
+    assert_string_equal(o.only.item[0], "a");
+    assert_string_equal(o.only.item[1], "b c");
+    assert_string_equal(o.only.item[2], "d,e");
+    assert_int_equal(o.params.fps, 9);
+    assert_true(o.force);
+    em_options_close(&o);
+    snprintf(line, sizeof line, "--only|x|--config|%s",
+             tmpdir_text(state, "flags.yaml",
+                         "only: [a, b c]\nallow_private: [10.0.0.0/8, '::1']\nshard: 2/3\n"));
+    assert_int_equal(parse(&o, EM_COMMAND_BATCH, &h, line), EM_OK);
+    assert_int_equal(o.only.count, 1); /* the command line is heard, and says all of it */
+    assert_string_equal(o.only.item[0], "x");
+    assert_int_equal(o.allow_private.count, 2);
+    assert_string_equal(o.allow_private.item[1], "::1");
+    assert_int_equal(o.shard[0], 2);
+    assert_int_equal(o.shard[1], 3);
+    em_options_close(&o);
+    assert_int_equal(parse(&o, EM_COMMAND_BATCH, &h, "--only"), EM_INVAL);
+    assert_says(&h, "--only needs a value");
+    em_options_close(&o);
+}
+
+static void shards(void **state)
+{
+    static const char *const bad[] = {
+        "0/3",  "4/3",  "-1/3",     "1/0",
+        "1",    "1/",   "/3",       "a/b",
+        "1/b",  "1/3x", "1//3",     "1/+3",
+        "1/ 3", "",     "1/100001", "99999999999999999999/99999999999999999999"};
+    em_options o;
+    heard h;
+    char line[128];
+    (void)state;
+    assert_int_equal(parse(&o, EM_COMMAND_BATCH, &h, "--shard|3/3"), EM_OK);
+    assert_int_equal(o.shard[0], 3);
+    em_options_close(&o);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        snprintf(line, sizeof line, "--shard=%s", bad[i]);
+        if (parse(&o, EM_COMMAND_BATCH, &h, line) != EM_INVAL) fail_msg("'%s' was taken", bad[i]);
+        assert_says(&h, "--shard takes I/N");
+        em_options_close(&o);
+    }
+}
+
 /* default < recommended < --config < command line. */
 static void who_is_heard(void **state)
 {
@@ -308,6 +361,10 @@ static void help_names_every_flag(void **state)
         "dry_run",
         "force",
         "skip_invalid",
+        "only",
+        "retry_failed",
+        "shard",
+        "allow_private",
     };
     char *text = NULL;
     size_t size;
@@ -336,6 +393,8 @@ int main(void)
         cmocka_unit_test(defaults_of_the_specification),
         cmocka_unit_test(ranges),
         cmocka_unit_test(everything_wrong_at_once),
+        cmocka_unit_test_setup_teardown(lists, tmpdir_setup, tmpdir_teardown),
+        cmocka_unit_test(shards),
         cmocka_unit_test_setup_teardown(who_is_heard, tmpdir_setup, tmpdir_teardown),
         cmocka_unit_test_setup_teardown(bad_files_of_flags, tmpdir_setup, tmpdir_teardown),
         cmocka_unit_test(old_command_lines),

@@ -1,0 +1,142 @@
+/* soak PROGRAM SHARE [--jobs N]: many tiny jobs in one process, every tenth of them bad. Its
+ * memory, threads and open files are looked at after each job: over the last half they are flat. */
+#include "harness.h"
+
+#include <dirent.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { SLACK_KIB = 1024, EVERY_BAD = 10 };
+
+typedef struct sample {
+    int jobs; /* that had ended */
+    long rss_kib, threads, files;
+} sample;
+
+static void write_list(const harness *h, const char *path, int jobs)
+{
+    FILE *f = fopen(path, "w");
+    if (!f) fail("cannot write %s", path);
+    fprintf(f, "[\n");
+    for (int i = 0; i < jobs; i++)
+        fprintf(f,
+                "%s{\"portrait_image\": \"%s/demo/%s.png\", \"portrait_audio\": "
+                "\"%s/demo/ada.wav\", \"output_name\": \"job_%d\", \"seed\": %d}",
+                i ? ",\n" : "", h->share, i % EVERY_BAD == EVERY_BAD - 1 ? "nobody" : "ada",
+                h->share, i, i);
+    fprintf(f, "\n]\n");
+    fclose(f);
+}
+
+static bool take_sample(sample *s, pid_t pid)
+{
+    char path[64], line[256];
+    snprintf(path, sizeof path, "/proc/%d/status", (int)pid);
+    FILE *f = fopen(path, "r");
+    s->rss_kib = s->threads = s->files = 0;
+    while (f && fgets(line, sizeof line, f)) {
+        if (!strncmp(line, "RssAnon:", 8)) s->rss_kib = strtol(line + 8, NULL, 10);
+        if (!strncmp(line, "Threads:", 8)) s->threads = strtol(line + 8, NULL, 10);
+    }
+    if (f) fclose(f);
+    snprintf(path, sizeof path, "/proc/%d/fd", (int)pid);
+    DIR *d = opendir(path);
+    for (; d && readdir(d);) s->files++;
+    if (d) closedir(d);
+    return s->rss_kib > 0 && d;
+}
+
+/* Lines about finished jobs in the log from where we stopped reading. */
+static int count_ends(FILE *log)
+{
+    char line[2048];
+    int n = 0;
+    while (fgets(line, sizeof line, log))
+        n += strstr(line, " forwards, ") != NULL || strstr(line, "does not exist") != NULL;
+    clearerr(log);
+    return n;
+}
+
+static size_t watch(sample *all, size_t room, pid_t pid, const char *log_path)
+{
+    size_t n = 0;
+    int ended = 0, status;
+    FILE *log = fopen(log_path, "r");
+    if (!log) fail("%s is missing", log_path);
+    while (waitpid(pid, &status, WNOHANG) == 0) {
+        int more = count_ends(log);
+        ended += more;
+        all[n].jobs = ended;
+        if (more && n < room && take_sample(&all[n], pid)) n++;
+        usleep(5000);
+    }
+    fclose(log);
+    if (!WIFEXITED(status) || WEXITSTATUS(status) != 1)
+        fail("the batch ended with status %x, some failed jobs were expected", (unsigned)status);
+    return n;
+}
+
+static long largest(const sample *all, size_t n, int from, int to, size_t offset)
+{
+    long most = 0;
+    for (size_t i = 0; i < n; i++) {
+        long v;
+        memcpy(&v, (const char *)&all[i] + offset, sizeof v);
+        if (all[i].jobs >= from && all[i].jobs < to && v > most) most = v;
+    }
+    return most;
+}
+
+static void check_flat(const sample *all, size_t n, int jobs)
+{
+    static const struct {
+        const char *what;
+        size_t offset;
+        long slack;
+    } row[] = {{"anonymous memory (KiB)", offsetof(sample, rss_kib), SLACK_KIB},
+               {"threads", offsetof(sample, threads), 0},
+               {"open files", offsetof(sample, files), 0}};
+    for (size_t i = 0; i < sizeof row / sizeof *row; i++) {
+        long before = largest(all, n, jobs / 2, jobs * 3 / 4, row[i].offset),
+             after = largest(all, n, jobs * 3 / 4, jobs, row[i].offset);
+        printf("%s: at most %ld in the third quarter, %ld in the fourth\n", row[i].what, before,
+               after);
+        if (!before || !after) fail("too few samples");
+        if (after > before + row[i].slack) fail("%s grow: %ld to %ld", row[i].what, before, after);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    harness h;
+    int jobs = 200;
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    if (argc > 4 && !strcmp(argv[3], "--jobs")) jobs = (int)strtol(argv[4], NULL, 10);
+    if (argc < 3 || jobs < 40) {
+        printf("usage: soak PROGRAM SHARE [--jobs N]\n");
+        return 2;
+    }
+    harness_open(&h, argv[1], argv[2]);
+    const char *list = harness_path(&h, "jobs.json"), *log = harness_path(&h, "log");
+    const char *out = harness_path(&h, "videos");
+    const char *const more[] = {"--num_inference_steps", "1", NULL};
+    sample *all = calloc((size_t)jobs + 1, sizeof *all);
+    if (!all) fail("no memory");
+    fclose(fopen(log, "w"));
+    write_list(&h, list, jobs);
+    double start = now_s();
+    size_t n = watch(all, (size_t)jobs, start_batch(&h, list, out, log, more, NULL), log);
+    printf("%d jobs in %.0f s, %zu samples\n", jobs, now_s() - start, n);
+    json_t *summary = json_object_get(read_report(out), "summary");
+    int done = (int)json_integer_value(json_object_get(summary, "done"));
+    int failed = (int)json_integer_value(json_object_get(summary, "failed"));
+    if (done != jobs - jobs / EVERY_BAD || failed != jobs / EVERY_BAD)
+        fail("%d done, %d failed", done, failed);
+    check_flat(all, n, jobs);
+    free(all);
+    harness_close(&h);
+    return 0;
+}
