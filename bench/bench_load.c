@@ -169,12 +169,12 @@ static em_status run_stage(bench *b, const char *name, em_status (*stage)(bench 
     atomic_store(&w.stop, true);
     pthread_join(w.thread, NULL);
     if (st) return st;
-    json_object_set_new(b->stages, name,
-                        json_pack("{s:f, s:I, s:I, s:I}", "ms", ms, "peak_resident_bytes",
-                                  (json_int_t)(1024 * count_of("/proc/self/status", "VmHWM:")),
-                                  "peak_own_bytes", (json_int_t)w.peak, "disk_read_bytes",
-                                  (json_int_t)(count_of("/proc/self/io", "read_bytes:") -
-                                               read_before)));
+    uint64_t peak = 1024 * count_of("/proc/self/status", "VmHWM:");
+    json_object_set_new(
+        b->stages, name,
+        json_pack("{s:f, s:I, s:I, s:I}", "ms", ms, "peak_resident_bytes", (json_int_t)peak,
+                  "peak_own_bytes", (json_int_t)w.peak, "disk_read_bytes",
+                  (json_int_t)(count_of("/proc/self/io", "read_bytes:") - read_before)));
     return EM_OK;
 }
 
@@ -231,8 +231,10 @@ static bool read_flag(bench *b, char **argv, int *i)
     if (!strcmp(argv[*i], "--cold")) return b->cold = true;
     if (!strcmp(argv[*i], "--verify")) return b->verify = true;
     if (strcmp(argv[*i], "--threads") != 0 || !argv[*i + 1]) return false;
-    b->params.threads = atoi(argv[++*i]);
-    return b->params.threads >= 0;
+    char *end;
+    long threads = strtol(argv[++*i], &end, 10);
+    b->params.threads = (int)threads;
+    return !*end && threads >= 0 && threads <= 1024;
 }
 
 int main(int argc, char **argv)

@@ -171,5 +171,5 @@ void em_sha256_hex(char out[EM_SHA256_HEX_BYTES], const unsigned char sum[EM_SHA
         out[2 * i] = digit[sum[i] >> 4];
         out[2 * i + 1] = digit[sum[i] & 15];
     }
-    out[2 * EM_SHA256_BYTES] = 0;
+    out[EM_SHA256_HEX_BYTES - 1] = 0;
 }

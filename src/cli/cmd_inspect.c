@@ -236,6 +236,8 @@ static void print_json(const report *r)
 {
     const em_bind_audit *a = &r->audit.tensors;
     const census n = count_types(r);
+    const uint64_t wide = n.used_items * em_dtype_bytes(EM_F32);
+    const uint64_t half = n.used_items * em_dtype_bytes(EM_BF16);
     json_t *o =
         json_pack("{s:s%, s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:s?, s:s, s:s?, s:I, s:I, s:o, s:o}",
                   "file", r->path, strlen(r->path), "model", model_of(r), "bytes",
@@ -244,8 +246,7 @@ static void print_json(const report *r)
                   (json_int_t)a->misshaped, "problem",
                   r->audit.verdict.code ? r->audit.verdict.msg : NULL, "fingerprint",
                   r->fingerprint, "content", r->content[0] ? r->content : NULL, "bytes_float32",
-                  (json_int_t)(n.used_items * em_dtype_bytes(EM_F32)), "bytes_bfloat16",
-                  (json_int_t)(n.used_items * em_dtype_bytes(EM_BF16)), "missing_tensors",
+                  (json_int_t)wide, "bytes_bfloat16", (json_int_t)half, "missing_tensors",
                   list_missing(a), "tensors", list_tensors(r));
     if (o) json_dumpf(o, stdout, JSON_COMPACT);
     printf("\n");

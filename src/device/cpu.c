@@ -108,6 +108,7 @@ em_device em_device_host = {
     .memory_info = cpu_memory_info,
     .upload = cpu_copy,
     .download = cpu_copy,
+    .download_async = cpu_copy,
     .sync = cpu_sync,
     .host_alloc = cpu_alloc,
     .host_free = cpu_free,

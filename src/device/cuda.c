@@ -98,9 +98,9 @@ static em_status cuda_upload(em_device *d, void *dst, const void *host_src, size
 {
     em_status st = use(d, err);
     if (st) return st;
-    return em_cuda_status(
-        cudaMemcpyAsync(dst, host_src, size_bytes, cudaMemcpyHostToDevice, self(d)->compute),
-        "upload", err);
+    return em_cuda_status(cudaMemcpyAsync(dst, host_src, size_bytes, cudaMemcpyHostToDevice,
+                                          self(d)->compute),
+                          "upload", err);
 }
 
 static em_status cuda_download(em_device *d, void *host_dst, const void *src, size_t size_bytes,
@@ -114,6 +114,16 @@ static em_status cuda_download(em_device *d, void *host_dst, const void *src, si
     return em_cuda_status(rc, "download", err);
 }
 
+static em_status cuda_download_async(em_device *d, void *host_dst, const void *src,
+                                     size_t size_bytes, em_err *err)
+{
+    em_status st = use(d, err);
+    if (st) return st;
+    return em_cuda_status(cudaMemcpyAsync(host_dst, src, size_bytes, cudaMemcpyDeviceToHost,
+                                          self(d)->compute),
+                          "download", err);
+}
+
 static em_status cuda_sync(em_device *d, em_err *err)
 {
     return em_cuda_status(cudaStreamSynchronize(self(d)->compute), "computing", err);
@@ -124,9 +134,9 @@ static em_status cuda_copy_async(em_device *d, void *dst, const void *host_src, 
 {
     em_status st = use(d, err);
     if (st) return st;
-    return em_cuda_status(
-        cudaMemcpyAsync(dst, host_src, size_bytes, cudaMemcpyHostToDevice, self(d)->copy),
-        "copying weights", err);
+    return em_cuda_status(cudaMemcpyAsync(dst, host_src, size_bytes, cudaMemcpyHostToDevice,
+                                          self(d)->copy),
+                          "copying weights", err);
 }
 
 /* ---- events ---------------------------------------------------------------------------------- */
@@ -136,8 +146,8 @@ static em_status cuda_event_create(em_device *d, em_event **out, em_err *err)
     cudaEvent_t e = NULL;
     em_status st = use(d, err);
     if (!st)
-        st = em_cuda_status(cudaEventCreateWithFlags(&e, cudaEventDisableTiming),
-                            "making an event", err);
+        st = em_cuda_status(cudaEventCreateWithFlags(&e, cudaEventDisableTiming), "making an event",
+                            err);
     if (!st) *out = (em_event *)e;
     return st;
 }
@@ -176,6 +186,7 @@ static const em_device functions = {
     .memory_info = cuda_memory_info,
     .upload = cuda_upload,
     .download = cuda_download,
+    .download_async = cuda_download_async,
     .sync = cuda_sync,
     .host_alloc = cuda_host_alloc,
     .host_free = cuda_host_free,
@@ -187,14 +198,12 @@ static const em_device functions = {
     .event_sync = cuda_event_sync,
 };
 
-/* EM_CUDA_FORCE_ARCH=80 chooses the kernels of other cards, and has them compiled from the PTX that
- * cards of the future take. */
+/* EM_CUDA_FORCE_ARCH=80 chooses the kernels of other cards; ops/plugin.c then loads a plug-in that
+ * has them as PTX alone, which is what cards of the future will take. */
 static bool forced_to_80(void)
 {
     const char *v = getenv("EM_CUDA_FORCE_ARCH");
-    if (!v || strcmp(v, "80") != 0) return false;
-    setenv("CUDA_FORCE_PTX_JIT", "1", 1);
-    return true;
+    return v && strcmp(v, "80") == 0;
 }
 
 static em_status describe(em_cuda *c, bool forced, em_err *err)
@@ -206,8 +215,9 @@ static em_status describe(em_cuda *c, bool forced, em_err *err)
     c->sm_count = p.multiProcessorCount;
     snprintf(c->model, sizeof c->model, "%s", p.name);
     if (c->cc < 80)
-        return em_fail(err, EM_INVAL, "device cuda:%d: '%s' is too old: compute capability 8.0 or "
-                                      "newer is needed, it has %d.%d",
+        return em_fail(err, EM_INVAL,
+                       "device cuda:%d: '%s' is too old: compute capability 8.0 or "
+                       "newer is needed, it has %d.%d",
                        c->ordinal, c->model, p.major, p.minor);
     if (forced) c->cc = 80;
     return EM_OK;
@@ -218,8 +228,7 @@ em_status em_cuda_open(em_cuda **out, int ordinal, em_err *err)
     bool forced = forced_to_80();
     int count = 0;
     cudaError_t rc = cudaGetDeviceCount(&count);
-    if (rc != cudaSuccess)
-        return em_fail(err, EM_INVAL, "device cuda: %s", cudaGetErrorString(rc));
+    if (rc != cudaSuccess) return em_fail(err, EM_INVAL, "device cuda: %s", cudaGetErrorString(rc));
     if (ordinal >= count)
         return em_fail(err, EM_INVAL, "device cuda:%d: this machine has %d GPUs", ordinal, count);
     em_cuda *c = em_alloc(sizeof *c);

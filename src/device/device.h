@@ -43,6 +43,10 @@ struct em_device {
     em_status (*download)(em_device *d, void *host_dst, const void *src, size_t size_bytes,
                           em_err *err);
 
+    /* The same into memory of host_alloc's, without waiting: host_dst is complete when an event
+     * recorded behind it on COMPUTE has happened. */
+    em_status (*download_async)(em_device *d, void *host_dst, const void *src, size_t size_bytes,
+                                em_err *err);
     /* Waits until COMPUTE has done all that it was given. */
     em_status (*sync)(em_device *d, em_err *err);
 

@@ -6,7 +6,7 @@
  * instruction, and any other name, is refused with its place; nothing is skipped that could mean
  * something, and there is no second reader to fall back to.
  *
- *     {"blocks.0.w": rebuild_tensor(('storage', FloatStorage, '0', 'cpu', 12), 0, (3, 4), (4, 1), …)} */
+ *     {"w": rebuild_tensor(('storage', FloatStorage, '0', 'cpu', 12), 0, (3, 4), (4, 1), …)} */
 #ifndef EM_IO_PICKLE_H
 #define EM_IO_PICKLE_H
 

@@ -7,7 +7,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define FILE_NAME "libechomimic-cuda.so"
+/* EM_CUDA_FORCE_ARCH=80, for tests: the plug-in with the kernels of other cards, compiled from PTX. */
+static const char *file_name(void)
+{
+    const char *forced = getenv("EM_CUDA_FORCE_ARCH");
+    return forced && !strcmp(forced, "80") ? "libechomimic-cuda-80.so" : "libechomimic-cuda.so";
+}
 
 /* The folder that this code was loaded from, with its slash. */
 static void own_folder(char *out, size_t size)
@@ -22,7 +27,7 @@ static void own_folder(char *out, size_t size)
 /* Where a build, an installation and a loader have it; EM_CUDA_PLUGIN names the file outright. */
 static void *open_library(em_err *err)
 {
-    static const char *const place[] = {"%s" FILE_NAME, "%s../" FILE_NAME, "%s../lib/" FILE_NAME};
+    static const char *const place[] = {"", "../", "../lib/"};
     char folder[3072], path[4096];
     const char *named = getenv("EM_CUDA_PLUGIN");
     void *library = NULL;
@@ -33,7 +38,8 @@ static void *open_library(em_err *err)
     }
     own_folder(folder, sizeof folder);
     for (size_t i = 0; !library && i < sizeof place / sizeof *place; i++) {
-        if (snprintf(path, sizeof path, i ? place[i] : "%s" FILE_NAME, folder) >= (int)sizeof path)
+        if (snprintf(path, sizeof path, "%s%s%s", folder, place[i], file_name()) >=
+            (int)sizeof path)
             continue;
         FILE *there = fopen(path, "re");
         if (!there) continue;
@@ -44,10 +50,10 @@ static void *open_library(em_err *err)
             return NULL;
         }
     }
-    if (!library) library = dlopen(FILE_NAME, RTLD_NOW | RTLD_LOCAL);
+    if (!library) library = dlopen(file_name(), RTLD_NOW | RTLD_LOCAL);
     if (!library)
-        em_fail(err, EM_INVAL,
-                "device cuda: " FILE_NAME " is not beside the program: build it with EM_CUDA=ON");
+        em_fail(err, EM_INVAL, "device cuda: %s is not beside the program: build it with EM_CUDA=ON",
+                file_name());
     return library;
 }
 
@@ -59,7 +65,7 @@ em_status em_plugin_cuda_open(const em_ops **out, int ordinal, em_err *err)
     if (!p || p->abi != EM_PLUGIN_ABI || p->ops_bytes != sizeof(em_ops) ||
         strcmp(p->version, em_version()) != 0)
         return em_fail(err, EM_INVAL,
-                       "device cuda: " FILE_NAME " is of another build (version %s, this is %s)",
+                       "device cuda: %s is of another build (version %s, this is %s)", file_name(),
                        p ? p->version : "unknown", em_version());
     return p->open(out, ordinal, err);
 }

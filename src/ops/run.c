@@ -61,12 +61,41 @@ void em_run_release_all(em_run *r, em_mark m)
     em_arena_release_all(&r->arena, m);
 }
 
+/* What a device says, as the run's failure. */
+static void heed(em_run *r, em_status st, const em_err *err)
+{
+    if (st) em_run_fail(r, st, "%s", err->msg);
+}
+
 void em_run_sync(em_run *r)
 {
     em_device *d = r->ops->device;
-    em_err late = {0};
-    if (!r->plans && !d->host_addressable && d->sync(d, &late))
-        em_run_fail(r, late.code, "%s", late.msg);
+    em_err err = {0};
+    if (!r->plans) heed(r, d->sync(d, &err), &err);
+}
+
+void em_run_fetch(em_run *r, em_tensor x, void *host)
+{
+    em_device *d = r->ops->device;
+    em_err err = {0};
+    if (em_run_stopped(r) || r->plans) return;
+    heed(r, d->download_async(d, host, x.data, em_tensor_bytes(x), &err), &err);
+}
+
+void em_run_mark_fetched(em_run *r, em_event *e)
+{
+    em_device *d = r->ops->device;
+    em_err err = {0};
+    if (em_run_stopped(r) || r->plans) return;
+    heed(r, d->event_record(d, e, EM_QUEUE_COMPUTE, &err), &err);
+}
+
+void em_run_await(em_run *r, em_event *e)
+{
+    em_device *d = r->ops->device;
+    em_err err = {0};
+    if (em_run_stopped(r) || r->plans) return;
+    heed(r, d->event_sync(d, e, &err), &err);
 }
 
 void em_run_pin(em_run *r, em_group *g)

@@ -49,6 +49,12 @@ void em_run_release_all(em_run *r, em_mark m); /* scratch and kept tensors since
 /* Waits until the device has done what it was given: for clocks, and before others are told. */
 void em_run_sync(em_run *r);
 
+/* Starts to bring a tensor to host memory of the device's host_alloc; em_run_await waits for what
+ * was fetched before its em_run_mark_fetched. */
+void em_run_fetch(em_run *r, em_tensor x, void *host);
+void em_run_mark_fetched(em_run *r, em_event *e);
+void em_run_await(em_run *r, em_event *e);
+
 /* A model's weights for one step: pin, use, unpin. */
 void em_run_pin(em_run *r, em_group *g);
 void em_run_unpin(em_run *r, em_group *g);

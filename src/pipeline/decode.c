@@ -10,23 +10,52 @@ static void heed(em_run *r, em_status st)
     if (st) em_run_fail(r, st, "whoever receives the frames refused: %s", em_status_text(st));
 }
 
-/* The frames of one decoded chunk, in order. */
+static void move_colours(void *arg, size_t i, int worker)
+{
+    em_job *j = arg;
+    size_t pixels = (size_t)j->width * (size_t)j->height;
+    em_job_frames *f = &j->frames_under_way[(j->turn + 1) % 2];
+    (void)worker;
+    em_color_frame(j->color, f->rgb + i * pixels * 3, pixels);
+}
+
+/* The frames that are under way the longest, in order: waits for them, looks at them and hands them
+ * on, while the device decodes the next. */
+static void hand_over(em_job *j)
+{
+    em_run *r = &j->run;
+    em_job_frames *f = &j->frames_under_way[(j->turn + 1) % 2];
+    size_t values = (size_t)j->width * (size_t)j->height * 3;
+    if (!f->count) return;
+    em_run_await(r, f->copied);
+    double start = em_now_ms();
+    if (j->color && !em_run_stopped(r)) em_run_parallel(r, (size_t)f->count, move_colours, j);
+    j->result.color_ms += em_now_ms() - start;
+    for (int i = 0; i < f->count && !em_run_stopped(r); i++) {
+        const uint8_t *rgb = f->rgb + (size_t)i * values;
+        em_verdict_values(&j->verdict, "frames", f->pixels + (size_t)i * values, values);
+        em_verdict_frame(&j->verdict, rgb, values / 3);
+        if (j->sink->frame)
+            heed(r, j->sink->frame(j->sink->user, rgb, (int)(f->first + i), &r->err));
+    }
+    f->count = 0;
+}
+
+/* Sends the frames of a decoded chunk on their way, and hands over those before. The clip's first
+ * frame comes alone, and gives the colours that all others get. */
 static void emit(em_job *j, em_tensor pixels, int64_t first)
 {
     em_run *r = &j->run;
-    size_t values = (size_t)j->width * (size_t)j->height * 3;
-    em_download(r, pixels, j->pixels);
-    em_download(r, em_to_u8(r, pixels), j->rgb);
+    em_job_frames *f = &j->frames_under_way[j->turn % 2];
+    em_tensor rgb = em_to_u8(r, pixels);
     if (r->plans || em_run_stopped(r)) return;
-    for (int64_t i = 0; i < pixels.dim[0] && !r->err.code; i++) {
-        uint8_t *rgb = j->rgb + (size_t)i * values;
-        em_verdict_values(&j->verdict, "frames", j->pixels + (size_t)i * values, values);
-        double start = em_now_ms();
-        if (j->color) em_color_frame(j->color, rgb, values / 3);
-        j->result.color_ms += em_now_ms() - start;
-        em_verdict_frame(&j->verdict, rgb, values / 3);
-        if (j->sink->frame) heed(r, j->sink->frame(j->sink->user, rgb, (int)(first + i), &r->err));
-    }
+    em_run_fetch(r, pixels, f->pixels);
+    em_run_fetch(r, rgb, f->rgb);
+    em_run_mark_fetched(r, f->copied);
+    f->first = first;
+    f->count = (int)pixels.dim[0];
+    hand_over(j);
+    j->turn++;
 }
 
 static void look_at_latents(em_job *j)
@@ -54,6 +83,7 @@ void em_job_decode(em_job *j)
         em_run_release(r, m);
         em_job_progress(j, (int)i + 1, (int)f);
     }
+    hand_over(j);
     if (!r->plans && !em_run_stopped(r)) em_verdict_check(&j->verdict, &r->err);
     em_job_stage_end(j, (int)f);
 }

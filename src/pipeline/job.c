@@ -125,6 +125,35 @@ size_t em_job_latents(const em_job *j)
     return EM_VAE_CHANNELS * (size_t)(j->grid.frames * j->grid.height * j->grid.width);
 }
 
+static size_t chunk_values(const em_job *j)
+{
+    return EM_VAE_TIME * (size_t)j->width * (size_t)j->height * 3;
+}
+
+static em_status open_frames(em_job *j, em_job_frames *f, em_err *err)
+{
+    em_device *d = j->engine->ops->device;
+    void *p = NULL;
+    em_status st = d->host_alloc(d, &p, chunk_values(j) * sizeof *f->pixels, err);
+    f->pixels = p;
+    p = NULL;
+    if (!st) st = d->host_alloc(d, &p, chunk_values(j), err);
+    f->rgb = p;
+    return st ? st : d->event_create(d, &f->copied, err);
+}
+
+static void close_frames(em_job *j, em_job_frames *f)
+{
+    em_device *d = j->engine ? j->engine->ops->device : NULL;
+    if (!d) return;
+    em_err ignored = {0};
+    if (f->copied) d->event_sync(d, f->copied, &ignored);
+    if (f->pixels) d->host_free(d, f->pixels, chunk_values(j) * sizeof *f->pixels);
+    if (f->rgb) d->host_free(d, f->rgb, chunk_values(j));
+    d->event_destroy(d, f->copied);
+    *f = (em_job_frames){0};
+}
+
 /* The host buffers that a plan needs too. */
 static em_status open_schedule(em_job *j, em_err *err)
 {
@@ -138,7 +167,6 @@ static em_status open_schedule(em_job *j, em_err *err)
         em_sampler_open(&j->sampler, em_solver_get(p->sampler), p->num_inference_steps, shift, err);
     if (!st && p->color_transfer) st = em_color_open(&j->color, err);
     if (st) return st;
-    size_t pixels = EM_VAE_TIME * (size_t)j->width * (size_t)j->height * 3;
     j->time = em_alloc_array(steps, sizeof *j->time);
     j->steps = em_alloc_array(steps, sizeof *j->steps);
     j->e0 = em_alloc_array(steps, 6 * (size_t)d->dim * sizeof *j->e0);
@@ -146,13 +174,13 @@ static em_status open_schedule(em_job *j, em_err *err)
     j->rope = em_alloc_array(em_dit_rope_count(d, j->grid), sizeof *j->rope);
     j->latents = em_alloc_array(latents, sizeof *j->latents);
     j->noise = em_alloc_array(latents, sizeof *j->noise);
-    j->image = em_alloc_array(pixels / EM_VAE_TIME, sizeof *j->image);
-    j->pixels = em_alloc_array(pixels, sizeof *j->pixels);
-    j->rgb = em_alloc_array(pixels, sizeof *j->rgb);
+    j->image = em_alloc_array(chunk_values(j) / EM_VAE_TIME, sizeof *j->image);
     if (!j->time || !j->steps || !j->e0 || !j->window || !j->rope || !j->latents || !j->noise ||
-        !j->image || !j->pixels || !j->rgb)
+        !j->image)
         return em_fail(err, EM_NOMEM, "no memory for %d frames of %d x %d", j->frames, j->width,
                        j->height);
+    for (int i = 0; !st && i < 2; i++) st = open_frames(j, &j->frames_under_way[i], err);
+    if (st) return st;
     em_audio_windows(j->window, j->frames);
     em_dit_rope_fill(d, j->grid, p->riflex_k, j->rope);
     prepare_noise(j, latents);
@@ -198,8 +226,9 @@ void em_job_close(em_job *j)
     em_resume_close(&j->resume);
     em_sampler_close(&j->sampler);
     em_color_close(&j->color);
-    void *const owned[] = {j->image,   j->wave,   j->window, j->noise, j->rope, j->e0,
-                           j->latents, j->pixels, j->rgb,    j->time,  j->steps};
+    void *const owned[] = {j->image, j->wave,    j->window, j->noise, j->rope,
+                           j->e0,    j->latents, j->time,   j->steps};
+    for (int i = 0; i < 2; i++) close_frames(j, &j->frames_under_way[i]);
     for (size_t i = 0; i < EM_COUNT(owned); i++) em_free(owned[i]);
     em_trace_close(&j->trace);
     *j = (em_job){0};

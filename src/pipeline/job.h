@@ -15,6 +15,15 @@
 #include "pipeline/sampler.h"
 #include "pipeline/teacache.h"
 
+/* Decoded frames on their way to the sink, in memory that the device writes to. */
+typedef struct em_job_frames {
+    float *pixels;    // (4, height, width, 3) owned
+    uint8_t *rgb;     // (4, height, width, 3) the same in bytes; owned
+    em_event *copied; /* owned */
+    int64_t first;    /* of the clip's frames */
+    int count;        /* 0: nothing is under way */
+} em_job_frames;
+
 typedef struct em_job {
     em_engine *engine; /* borrowed, like the next two */
     const em_params *p;
@@ -36,12 +45,13 @@ typedef struct em_job {
     float *rope;         // (N, head_dim / 2, 2)
     float *e0;           // (steps, 6 * dim) time projections, for TeaCache
     float *latents;      // (16, f, h, w) the final ones, for the verdict
-    float *pixels;       // (4, height, width, 3) a decoded chunk
-    uint8_t *rgb;        // (4, height, width, 3) the same in bytes
     em_dit_time *time;   // (steps) the embedded timesteps
     em_step_plan *steps; // (steps) which forwards run
     em_sampler *sampler;
     em_color *color;
+    em_job_frames
+        frames_under_way[2]; /* one is filled by the device while the other is handed on */
+    unsigned turn;
     em_verdict verdict;
     em_resume *resume; /* NULL: nothing is remembered */
 

@@ -15,17 +15,17 @@ enum { KINDS = EM_MODEL_COUNT, SMALL_FILES_BYTES = 1 << 20 };
 /* Where each model's file lies: in safetensors, and as released. */
 static const char *const weights[2][KINDS] = {
     {
-        [EM_MODEL_VAE] = EM_SYNTHETIC_BASE "/Wan2.1_VAE.safetensors",
-        [EM_MODEL_T5] = EM_SYNTHETIC_BASE "/models_t5_umt5-xxl-enc-bf16.safetensors",
-        [EM_MODEL_CLIP] = CLIP ".safetensors",
-        [EM_MODEL_WAV2VEC2] = EM_SYNTHETIC_WAV2VEC2 "/model.safetensors",
+        [EM_MODEL_VAE] = (EM_SYNTHETIC_BASE "/Wan2.1_VAE.safetensors"),
+        [EM_MODEL_T5] = (EM_SYNTHETIC_BASE "/models_t5_umt5-xxl-enc-bf16.safetensors"),
+        [EM_MODEL_CLIP] = (CLIP ".safetensors"),
+        [EM_MODEL_WAV2VEC2] = (EM_SYNTHETIC_WAV2VEC2 "/model.safetensors"),
         [EM_MODEL_TRANSFORMER] = EM_SYNTHETIC_FLASH,
     },
     {
-        [EM_MODEL_VAE] = EM_SYNTHETIC_BASE "/Wan2.1_VAE.pth",
-        [EM_MODEL_T5] = EM_SYNTHETIC_BASE "/models_t5_umt5-xxl-enc-bf16.pth",
-        [EM_MODEL_CLIP] = CLIP ".pth",
-        [EM_MODEL_WAV2VEC2] = EM_SYNTHETIC_WAV2VEC2 "/pytorch_model.bin",
+        [EM_MODEL_VAE] = (EM_SYNTHETIC_BASE "/Wan2.1_VAE.pth"),
+        [EM_MODEL_T5] = (EM_SYNTHETIC_BASE "/models_t5_umt5-xxl-enc-bf16.pth"),
+        [EM_MODEL_CLIP] = (CLIP ".pth"),
+        [EM_MODEL_WAV2VEC2] = (EM_SYNTHETIC_WAV2VEC2 "/pytorch_model.bin"),
         [EM_MODEL_TRANSFORMER] = EM_SYNTHETIC_FLASH,
     },
 };

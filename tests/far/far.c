@@ -220,6 +220,7 @@ static em_device device = {
     .memory_info = far_memory_info,
     .upload = far_upload,
     .download = far_download,
+    .download_async = far_download,
     .sync = far_sync,
     .host_alloc = far_host_alloc,
     .host_free = far_host_free,

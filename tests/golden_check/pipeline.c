@@ -144,10 +144,10 @@ static void decode_all(em_job *j, float *out)
     for (int64_t i = 0; i < j->grid.frames && !em_run_stopped(r); i++) {
         em_mark chunk = em_run_mark(r);
         em_tensor pixels = em_vae_decode_chunk(r, j->engine->vae, &v, em_slice(z, i, 1));
-        em_download(r, pixels, j->pixels);
+        em_download(r, pixels, j->frames_under_way[0].pixels);
         size_t n = em_run_stopped(r) ? 0 : (size_t)pixels.dim[0] * area;
         for (size_t k = 0; k < n * 3 && out; k++) {
-            float v01 = j->pixels[k] / 2 + 0.5f;
+            float v01 = j->frames_under_way[0].pixels[k] / 2 + 0.5f;
             out[k % 3 * plane + at + k / 3] = fminf(fmaxf(v01, 0), 1);
         }
         at += n;

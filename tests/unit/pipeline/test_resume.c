@@ -3,13 +3,13 @@
 #include "pipeline/resume.h"
 
 #include "base/alloc.h"
+#include "far/far.h"
 #include "io/file.h"
 #include "io/state_file.h"
 
 #include "../tiny_engine.h"
 #include "../tmpdir.h"
 
-#include <math.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/wait.h>
@@ -29,11 +29,12 @@ static void on_log(void *user, em_level level, const char *msg)
     if (level == EM_LOG_WARN) snprintf(warning, sizeof warning, "%s", msg);
 }
 
-static em_engine *open_engine(em_weight_dtype dtype)
+static em_engine *open_engine(const char *device, em_weight_dtype dtype)
 {
     em_err err = {0};
     em_engine *e = NULL;
     em_engine_params p = tiny_engine_params(models->path);
+    p.device = device;
     p.dtype = dtype;
     p.log = (em_log){on_log, NULL};
     assert_ok(em_engine_open(&e, &p, &err), err);
@@ -42,11 +43,12 @@ static em_engine *open_engine(em_weight_dtype dtype)
 
 static int make_inputs(void **state)
 {
+    far_register();
     tiny_inputs(portrait, voice);
     if (tmpdir_setup(state)) return -1;
     models = *state;
     tiny_models(models->path, 1);
-    engine = open_engine(EM_WEIGHT_FLOAT32);
+    engine = open_engine("cpu", EM_WEIGHT_FLOAT32);
     return 0;
 }
 
@@ -174,7 +176,7 @@ static void cut_after(const em_params *p, int step, uint64_t want)
 static void cut_everywhere(const em_params *p)
 {
     uint64_t want = whole(p);
-    for (int step = 0; step <= STEPS; step++) cut_after(p, step, want);
+    for (int step = 1; step <= STEPS; step++) cut_after(p, step, want);
 }
 
 static void goes_on_from_every_step(void **state)
@@ -208,6 +210,7 @@ static void goes_on_again(void **state)
     em_result r = {0};
     em_params p = params(EM_SAMPLER_UNIPC, EM_TEACACHE_BRANCH);
     uint64_t want = whole(&p);
+    cut_after(&p, 0, want); /* before the first step there is nothing to keep */
     for (int step = 1; step < STEPS; step++) {
         watch w = {.stage = EM_STAGE_DENOISE, .done = step};
         assert_int_equal(generate(engine, &p, &w, &r), EM_CANCELLED);
@@ -218,6 +221,25 @@ static void goes_on_again(void **state)
     assert_int_equal(r.steps_resumed, STEPS - 1);
     assert_true(last.hash == want);
     assert_string_equal(warning, "");
+}
+
+/* Where the host cannot look: what is kept went through uploads and downloads alone. */
+static void goes_on_on_a_far_device(void **state)
+{
+    (void)state;
+    static const int cuts[] = {1, 3, STEPS};
+    em_engine *near = engine;
+    em_params p[2] = {params(EM_SAMPLER_UNIPC, EM_TEACACHE_BRANCH),
+                      params(EM_SAMPLER_DPMPP, EM_TEACACHE_REFERENCE)};
+    for (int i = 0; i < 2; i++) {
+        engine = near;
+        uint64_t want = whole(&p[i]);
+        engine = open_engine("far", EM_WEIGHT_FLOAT32);
+        assert_true(whole(&p[i]) == want);
+        for (size_t k = 0; k < sizeof cuts / sizeof *cuts; k++) cut_after(&p[i], cuts[k], want);
+        em_engine_close(&engine);
+    }
+    engine = near;
 }
 
 static void *cancel_later(void *delay_us)
@@ -288,7 +310,7 @@ static void survives_a_kill(void **state)
         assert_true(child >= 0);
         if (child == 0) {
             watch w = {.stage = at[i].stage, .done = at[i].done, .kill = true};
-            em_engine *own = open_engine(EM_WEIGHT_FLOAT32);
+            em_engine *own = open_engine("cpu", EM_WEIGHT_FLOAT32);
             generate(own, &p, &w, NULL);
             _exit(0);
         }
@@ -307,20 +329,26 @@ static void survives_a_kill(void **state)
 /* ---- files that are not to be trusted -------------------------------------------------------- */
 
 /* The file is refused with `part` in the warning, and the frames are those of a fresh start. */
-static void refused(em_engine *e, const em_params *p, const char *part)
+static void refused_for(em_engine *e, const em_params *p, const char *part, uint64_t want)
 {
     em_result r = {0};
-    em_params fresh = *p;
-    watch plain = {.done = ALL}, w = {.done = ALL};
-    fresh.resume_path = NULL;
-    assert_int_equal(generate(e, &fresh, &plain, &r), EM_OK);
+    watch w = {.done = ALL};
     warning[0] = 0;
     assert_int_equal(generate(e, p, &w, &r), EM_OK);
     assert_int_equal(r.steps_resumed, 0);
     if (!strstr(warning, part)) fail_msg("'%s' is not in '%s'", part, warning);
     assert_non_null(strstr(warning, p->resume_path));
-    assert_true(w.hash == plain.hash);
+    assert_true(w.hash == want);
     warning[0] = 0;
+}
+
+static void refused(em_engine *e, const em_params *p, const char *part)
+{
+    em_params fresh = *p;
+    watch plain = {.done = ALL};
+    fresh.resume_path = NULL;
+    assert_int_equal(generate(e, &fresh, &plain, NULL), EM_OK);
+    refused_for(e, p, part, plain.hash);
 }
 
 /* Leaves a file as of a cut after `step` steps. */
@@ -360,7 +388,7 @@ static void ignores_another_request(void **state)
     portrait[100] ^= 64;
     refused(engine, &p, why);
     p = cut(3);
-    em_engine *half = open_engine(EM_WEIGHT_BFLOAT16);
+    em_engine *half = open_engine("cpu", EM_WEIGHT_BFLOAT16);
     refused(half, &p, why);
     em_engine_close(&half);
 }
@@ -399,46 +427,55 @@ static void ignores_a_damaged_file(void **state)
     em_free(data);
 }
 
+/* The file of a cut after step 3, its request and that one's frames. */
+typedef struct original {
+    em_params p;
+    uint64_t want;
+    char *data;
+    size_t size_bytes;
+} original;
+
 /* A file whose checksum fits and whose content cannot be. */
-static void forged(int number, int64_t value, int block, size_t size_bytes, const char *part)
+static void forged(const original *o, int number, int64_t value, int block, size_t size_bytes,
+                   const char *part)
 {
     static float zeros[1 << 12];
-    char *data = NULL;
-    size_t n = 0;
     em_err err = {0};
     em_state_file f = {0};
-    em_params p = cut(3);
-    unsigned char key[EM_SHA256_BYTES];
-    assert_ok(em_file_read(&data, &n, resume_path, 1 << 20, &err), err);
-    memcpy(key, data + 16, sizeof key);
-    em_free(data);
+    const unsigned char *key = (const unsigned char *)o->data + 16;
+    assert_ok(em_file_write(resume_path, o->data, o->size_bytes, &err), err);
     assert_ok(em_state_read(&f, resume_path, "EMRESUM1", key, 1 << 20, &err), err);
     if (number >= 0) f.number[number] = value;
     if (block >= 0) f.block[block] = (em_state_block){zeros, size_bytes};
     assert_ok(em_state_write(resume_path, &f, &err), err);
     em_state_close(&f);
-    refused(engine, &p, part);
+    refused_for(engine, &o->p, part, o->want);
 }
 
 static void ignores_a_forged_file(void **state)
 {
     (void)state;
     static const char *const nonsense = "makes no sense", *const misfit = "does not fit the steps";
-    forged(0, 0, -1, 0, nonsense); /* step */
-    forged(0, STEPS + 1, -1, 0, nonsense);
-    forged(0, -3, -1, 0, nonsense);
-    forged(2, 5, 2, 0, misfit);            /* states that this solver does not have there */
-    forged(1, STEPS + 1, -1, 0, nonsense); /* steps */
-    forged(2, 8, -1, 0, nonsense);         /* live */
-    forged(2, 0, -1, 0, nonsense);
-    forged(3, 3, -1, 0, nonsense); /* anchor's step: not before the waypoint */
-    forged(3, 0, -1, 0, misfit);   /* a forward that keeps no residual */
-    forged(3, -1, 4, 0, misfit);   /* none, where one is needed */
-    forged(4, 1, -1, 0, misfit);   /* the other branch's */
-    forged(4, 2, -1, 0, nonsense);
-    forged(-1, 0, 0, 4, nonsense); /* sizes */
-    forged(-1, 0, 4, 0, nonsense);
-    forged(-1, 0, 0, 2052, nonsense);
+    em_err err = {0};
+    original o = {.p = cut(3)};
+    o.want = whole(&o.p);
+    assert_ok(em_file_read(&o.data, &o.size_bytes, resume_path, 1 << 20, &err), err);
+    forged(&o, 0, 0, -1, 0, nonsense); /* step */
+    forged(&o, 0, STEPS + 1, -1, 0, nonsense);
+    forged(&o, 0, -3, -1, 0, nonsense);
+    forged(&o, 2, 5, 2, 0, misfit);            /* states that this solver does not have there */
+    forged(&o, 1, STEPS + 1, -1, 0, nonsense); /* steps */
+    forged(&o, 2, 8, -1, 0, nonsense);         /* live */
+    forged(&o, 2, 0, -1, 0, nonsense);
+    forged(&o, 3, 3, -1, 0, nonsense); /* anchor's step: not before the waypoint */
+    forged(&o, 3, 0, -1, 0, misfit);   /* a forward that keeps no residual */
+    forged(&o, 3, -1, 4, 0, misfit);   /* none, where one is needed */
+    forged(&o, 4, 1, -1, 0, misfit);   /* the other branch's */
+    forged(&o, 4, 2, -1, 0, nonsense);
+    forged(&o, -1, 0, 0, 4, nonsense); /* sizes */
+    forged(&o, -1, 0, 4, 0, nonsense);
+    forged(&o, -1, 0, 0, 2052, nonsense);
+    em_free(o.data);
 }
 
 /* Latents that hold a NaN would fail for ever: the verdict drops them. */
@@ -512,6 +549,7 @@ int main(void)
         TEST(goes_on_from_every_step),
         TEST(goes_on_with_one_branch),
         TEST(goes_on_again),
+        TEST(goes_on_on_a_far_device),
         TEST(goes_on_from_any_moment),
         TEST(decodes_again_without_a_step),
         TEST(survives_a_kill),
