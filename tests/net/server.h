@@ -28,7 +28,8 @@
  *   hop               a redirect to the same address: to what the next step says
  *   to=WHERE          a redirect to WHERE, %XX decoded
  *   headers           header lines without end
- *   mid okendless     of a PUT: a reset after the first 64 KiB; stored, and an answer without end */
+ *   mid               of a PUT: a reset after the first 64 KiB
+ *   okendless         of a PUT: stored, and an answer without end */
 #ifndef EM_TEST_SERVER_H
 #define EM_TEST_SERVER_H
 
