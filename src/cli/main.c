@@ -2,6 +2,7 @@
 #include "cli/command.h"
 #include "cli/interrupt.h"
 
+#include <malloc.h>
 #include <string.h>
 
 static const struct {
@@ -71,9 +72,20 @@ static em_exit run_command(int i, int argc, char *const *argv)
     return rc;
 }
 
+/* A batch starts threads for every job. Each would get a heap of its own, up to eight a core, and
+ * large buffers, once they come from there, leave holes: memory in use would creep up for hundreds
+ * of jobs. */
+static void set_up_memory(void)
+{
+    enum { HEAPS = 2, LARGE_BYTES = 256 << 10 };
+    mallopt(M_ARENA_MAX, HEAPS);
+    mallopt(M_MMAP_THRESHOLD, LARGE_BYTES); /* from there on: given back when freed */
+}
+
 int main(int argc, char **argv)
 {
     const char *word = argc > 1 ? argv[1] : "--help";
+    set_up_memory();
     em_interrupt_install();
     if (!strcmp(word, "--help") || !strcmp(word, "-h") || !strcmp(word, "help")) {
         print_help(argc > 1 ? stdout : stderr);
