@@ -102,8 +102,17 @@ typedef struct em_engine_params {
     em_weight_dtype dtype; /* operands of matrix products */
     int threads;           /* 0: every core that this process may use */
     em_memory_mode memory_mode;
-    uint64_t vram_budget_bytes; /* of the device's memory that a run may take; 0: what is free */
-    em_log log;                 /* its user pointer must outlive the engine */
+    /* Of the device's memory, and of the host's, that this process may take; 0: what is free. A
+     * request that cannot keep to them is refused before it starts. On the CPU both bound the same
+     * memory: the first what is allocated for a run, the second everything. */
+    uint64_t vram_budget_bytes, ram_budget_bytes;
+    /* JSON of what every request was to take and took, rewritten after each of them, and a drawing
+     * of it beside it (.svg in place of .json); NULL: none. */
+    const char *memory_report_path;
+    /* A small file where the rates that this machine reached are kept for later forecasts; NULL:
+     * none. */
+    const char *rates_path;
+    em_log log; /* its user pointer must outlive the engine */
 
     /* Encoded prompts, kept on the disk from run to run: a folder (made if it is not there), what
      * names the text encoder (its checkpoint's content, and anything else outside of this engine
@@ -205,12 +214,20 @@ typedef struct em_sink {
     void *user;
 } em_sink;
 
-/* What happened, or, from em_plan, what would. */
+/* What happened, or, from em_plan, what would. Peaks are those of the stage. */
 typedef struct em_stage_report {
     double ms;              /* 0 in a plan */
+    double forecast_ms;     /* by the rates that this machine reached before, or by assumed ones */
     double flops;           /* multiply-adds of matrix products, times two */
-    uint64_t scratch_bytes; /* peak of the block's scratch during the stage */
+    uint64_t scratch_bytes; /* peak of the block's scratch */
     uint64_t store_bytes;   /* of the block that the stage leaves to weights */
+    uint64_t weights_bytes; /* peak of weights in that */
+    uint64_t mapped_bytes;  /* peak of weights used where their files are mapped */
+    uint64_t copied_bytes;  /* weights brought into the block */
+    uint64_t packed_bytes;  /* of them, those that the host read from files and converted */
+    double packed_ms;       /* the host's time for that; 0 in a plan */
+    uint64_t rss_bytes;     /* the process in memory at its end, or its peak if that was raised by
+                             * this stage; 0 in a plan */
 } em_stage_report;
 
 typedef struct em_result {
@@ -218,12 +235,22 @@ typedef struct em_result {
     int64_t seed;
     int steps;              /* of the sampler, in all */
     int steps_resumed;      /* of them, those that resume_path spared this run */
-    int forwards;           /* transformer forwards run now */
+    int forwards;           /* transformer forwards run now; in a plan: at most */
     uint64_t device_bytes;  /* the block of device memory: scratch, and weights that moved there */
     uint64_t scratch_bytes; /* peak of scratch in it */
     uint64_t weight_bytes;  /* peak of weights that are there at once, in the block or mapped */
-    uint64_t copied_bytes;  /* weights brought into the block; 0 in a plan */
-    double color_ms;        /* of EM_STAGE_DECODE: the colour transfer */
+    uint64_t copied_bytes;  /* weights brought into the block */
+    uint64_t mapped_bytes;  /* peak of weights used where their files are mapped */
+    uint64_t pinned_bytes;  /* page-locked host memory; 0 on the CPU */
+    uint64_t host_bytes;    /* the forecast for this process in host memory, all included */
+    uint64_t smallest_bytes, largest_bytes; /* blocks that make sense for this request */
+    uint64_t smallest_vram_budget, smallest_ram_budget; /* that do for it, in any mode */
+    double forecast_ms;
+    bool rates_measured; /* the forecast is by rates of this machine */
+    int width_rung;      /* how many cuts narrower than the widest: 0, 1, … */
+    char policy[256];    /* what was chosen and why, in words */
+    char step_down[256]; /* what failed in spite of the plan and what was done; or empty */
+    double color_ms;     /* of EM_STAGE_DECODE: the colour transfer */
     em_stage_report stage[EM_STAGE_COUNT];
 } em_result;
 

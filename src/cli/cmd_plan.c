@@ -35,32 +35,78 @@ static double total_flops(const em_result *r)
     return sum;
 }
 
+/* A row of the table: bytes and seconds. */
+static void print_row(const char *name, const uint64_t *bytes, int n, double ms)
+{
+    char text[16], time[24];
+    printf("%-8s", name);
+    for (int i = 0; i < n; i++) printf(" %11s", bytes[i] ? em_format_bytes(text, bytes[i]) : "-");
+    printf(" %14s\n", em_format_seconds(time, ms / 1000));
+}
+
+static unsigned long long mebibytes(uint64_t bytes)
+{
+    return (unsigned long long)((bytes + (1 << 20) - 1) >> 20);
+}
+
 static void print_table(const em_result *r)
 {
-    char bytes[16];
-    printf("%d frames of %d x %d, seed %lld\n\n", r->frames, r->width, r->height,
-           (long long)r->seed);
-    printf("%-8s %12s %12s\n", "stage", "scratch", "TFLOP");
-    for (int s = 0; s < EM_STAGE_COUNT; s++)
-        printf("%-8s %12s %12.4f\n", em_stage_name((em_stage)s),
-               em_format_bytes(bytes, r->stage[s].scratch_bytes), r->stage[s].flops / 1e12);
-    printf("%-8s %12s %12.4f\n\n", "all", em_format_bytes(bytes, r->scratch_bytes),
-           total_flops(r) / 1e12);
-    printf("weights in use at once: %s\n", em_format_bytes(bytes, r->weight_bytes));
-    printf("together:               %s\n",
-           em_format_bytes(bytes, r->weight_bytes + r->scratch_bytes));
+    char a[16], b[16], c[24];
+    printf("%d frames of %d x %d, seed %lld, at most %d forwards, %.4g TFLOP\n%s\n\n", r->frames,
+           r->width, r->height, (long long)r->seed, r->forwards, total_flops(r) / 1e12, r->policy);
+    printf("%-8s %11s %11s %11s %11s %11s %14s\n", "", "scratch", "weights", "in files", "copied",
+           "converted", "about");
+    for (int s = EM_STAGE_ENCODE; s < EM_STAGE_COUNT; s++) {
+        const em_stage_report *g = &r->stage[s];
+        const uint64_t row[] = {g->scratch_bytes, g->weights_bytes, g->mapped_bytes,
+                                g->copied_bytes, g->packed_bytes};
+        print_row(em_stage_name((em_stage)s), row, 5, g->forecast_ms);
+    }
+    printf("\nblock (scratch and weights)  %s, from %s to %s\n",
+           em_format_bytes(a, r->device_bytes), em_format_bytes(b, r->smallest_bytes),
+           em_format_bytes(c, r->largest_bytes));
+    printf("page-locked                  %s\n", em_format_bytes(a, r->pinned_bytes));
+    printf("process in host memory       %s\n", em_format_bytes(a, r->host_bytes));
+    printf("weights there at once        %s\n", em_format_bytes(a, r->weight_bytes));
+    printf("time                         %s by %s rates\n",
+           em_format_seconds(c, r->forecast_ms / 1000), r->rates_measured ? "measured" : "assumed");
+    printf("smallest budgets             --vram_budget %lluM, --ram_budget %lluM\n",
+           mebibytes(r->smallest_vram_budget), mebibytes(r->smallest_ram_budget));
+}
+
+static void print_number(const char *name, uint64_t v)
+{
+    printf(" \"%s\": %llu,", name, (unsigned long long)v);
 }
 
 static void print_json(const em_result *r)
 {
-    printf("{\"width\": %d, \"height\": %d, \"frames\": %d, \"seed\": %lld,\n"
-           " \"scratch_bytes\": %llu, \"weight_bytes\": %llu, \"flops\": %.6g,\n \"stages\": {",
-           r->width, r->height, r->frames, (long long)r->seed, (unsigned long long)r->scratch_bytes,
-           (unsigned long long)r->weight_bytes, total_flops(r));
-    for (int s = 0; s < EM_STAGE_COUNT; s++)
-        printf("%s\n  \"%s\": {\"scratch_bytes\": %llu, \"flops\": %.6g}", s ? "," : "",
-               em_stage_name((em_stage)s), (unsigned long long)r->stage[s].scratch_bytes,
-               r->stage[s].flops);
+    printf("{\"width\": %d, \"height\": %d, \"frames\": %d, \"seed\": %lld, \"forwards\": %d,\n"
+           " \"flops\": %.6g, \"seconds\": %.6g, \"rates\": \"%s\", \"policy\": \"%s\",\n",
+           r->width, r->height, r->frames, (long long)r->seed, r->forwards, total_flops(r),
+           r->forecast_ms / 1000, r->rates_measured ? "measured" : "assumed", r->policy);
+    print_number("block_bytes", r->device_bytes);
+    print_number("smallest_block_bytes", r->smallest_bytes);
+    print_number("largest_block_bytes", r->largest_bytes);
+    print_number("smallest_vram_budget_bytes", r->smallest_vram_budget);
+    print_number("smallest_ram_budget_bytes", r->smallest_ram_budget);
+    printf("\n");
+    print_number("pinned_bytes", r->pinned_bytes);
+    print_number("host_bytes", r->host_bytes);
+    print_number("scratch_bytes", r->scratch_bytes);
+    print_number("weight_bytes", r->weight_bytes);
+    print_number("copied_bytes", r->copied_bytes);
+    printf("\n \"stages\": {");
+    for (int s = EM_STAGE_ENCODE; s < EM_STAGE_COUNT; s++) {
+        const em_stage_report *g = &r->stage[s];
+        printf("%s\n  \"%s\": {", s > EM_STAGE_ENCODE ? "," : "", em_stage_name((em_stage)s));
+        print_number("scratch_bytes", g->scratch_bytes);
+        print_number("weights_bytes", g->weights_bytes);
+        print_number("mapped_bytes", g->mapped_bytes);
+        print_number("copied_bytes", g->copied_bytes);
+        print_number("packed_bytes", g->packed_bytes);
+        printf(" \"flops\": %.6g, \"seconds\": %.6g}", g->flops, g->forecast_ms / 1000);
+    }
     printf("}}\n");
 }
 

@@ -124,37 +124,48 @@ em_status em_command_settings(em_model_config **models, em_options *o, em_termin
 static void say_mode(const em_options *o, em_terminal *t)
 {
     static const char *const mode[] = {
-        [EM_MEMORY_LIGHTWEIGHT] = "lightweight: weights stay in their files; a block's are read "
-                                  "when it runs and may go afterwards",
-        [EM_MEMORY_BEEFY] = "beefy: weights stay in memory once they were read",
-        [EM_MEMORY_AUTO] = "auto: as beefy here; the system takes pages of weights back when "
-                           "memory is short",
+        [EM_MEMORY_LIGHTWEIGHT] = "lightweight: weights come in when a block runs and go "
+                                  "afterwards, as far as that costs next to no time",
+        [EM_MEMORY_BEEFY] = "beefy: weights stay in memory once they are there",
+        [EM_MEMORY_AUTO] = "auto: as many weights stay in memory as fit",
     };
     static const char *const dtype[] = {"bfloat16", "float16", "float32"};
     const char *device = o->engine.device;
     em_terminal_say(t, EM_LOG_INFO, "%s. Device %s, %d threads, %s.", mode[o->engine.memory_mode],
                     !strcmp(device, "auto") ? "cpu" : device,
                     o->engine.threads ? o->engine.threads : em_cpu_count(), dtype[o->engine.dtype]);
+    if (getenv("PYTORCH_CUDA_ALLOC_CONF"))
+        em_terminal_say(t, EM_LOG_INFO, "PYTORCH_CUDA_ALLOC_CONF has no effect here.");
 }
 
-/* $XDG_CACHE_HOME/echomimic/prompts, or ~/.cache/…; NULL: there is no home. Owned. */
-static char *prompt_folder(void)
+/* NAME in $XDG_CACHE_HOME/echomimic or ~/.cache/echomimic; NULL: there is no home. Owned. */
+static char *in_cache(const char *name)
 {
     const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
-    if (cache && *cache == '/') return em_path_join(cache, "echomimic/prompts");
-    return home && *home == '/' ? em_path_join(home, ".cache/echomimic/prompts") : NULL;
+    em_str path = {0};
+    char *out = NULL;
+    if (cache && *cache == '/')
+        em_str_printf(&path, "%s/echomimic/%s", cache, name);
+    else if (home && *home == '/')
+        em_str_printf(&path, "%s/.cache/echomimic/%s", home, name);
+    if (path.len && !path.failed) out = em_strdup(em_str_text(&path));
+    em_str_free(&path);
+    return out;
 }
 
 em_status em_command_engine(em_engine **out, const em_options *o, const em_log *log,
                             const char *prompt_key, em_terminal *t, em_err *err)
 {
     em_engine_params p = o->engine;
-    char *prompts = prompt_key ? prompt_folder() : NULL;
+    char *rates = in_cache("rates.json");
+    p.rates_path = rates;
+    char *prompts = prompt_key ? in_cache("prompts") : NULL;
     p.log = log ? *log : em_terminal_log(t);
     p.prompt_dir = prompts;
     p.prompt_key = prompt_key;
     say_mode(o, t);
     em_status st = em_engine_open(out, &p, err);
+    em_free(rates);
     if (!st) em_interrupt_watch(*out);
     em_free(prompts);
     return st;

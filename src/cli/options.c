@@ -6,6 +6,7 @@
 #include "io/yaml.h"
 #include "pipeline/params.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <stddef.h>
 #include <stdlib.h>
@@ -23,6 +24,7 @@ typedef enum kind {
     REAL,
     CHOICE, /* an enum, by a word of `choices` */
     SIZE,   /* int[2]: two numbers */
+    BYTES,  /* uint64_t: a number and K, M or G */
     SHARE,  /* int[2]: "i/n" */
     LIST,   /* em_texts: one or more, also by naming the flag again */
 } kind;
@@ -144,7 +146,13 @@ static const option table[] = {
     OPT("weight_dtype", CHOICE, engine.dtype, JOB, "NAME", "type of matrix products",
         .choices = dtypes),
     OPT("memory_mode", CHOICE, engine.memory_mode, JOB, "NAME",
-        "weights in memory only while used, or all the time", .choices = memory_modes),
+        "least memory, everything in memory, or what fits", .choices = memory_modes),
+    OPT("vram_budget", BYTES, engine.vram_budget_bytes, JOB, "SIZE",
+        "of the device's memory, never exceeded: 6G, 512M", .fallback = "all that is free"),
+    OPT("ram_budget", BYTES, engine.ram_budget_bytes, JOB, "SIZE",
+        "of the host's memory, for everything", .fallback = "all that is free"),
+    OPT("memory_report", TEXT, engine.memory_report_path, MAKE, "FILE",
+        "what was planned and used, as JSON; a drawing of it beside it", .fallback = "none"),
     OPT("device", TEXT, engine.device, JOB, "NAME", "auto, cpu, or ref: slow reference loops"),
     OPT("threads", INT, engine.threads, JOB | EM_COMMAND_SYNTH | EM_COMMAND_INSPECT, "N",
         "0: every core that this process may use", .most = 1024),
@@ -313,6 +321,25 @@ static em_status set_real(double *to, const option *r, const char *text, em_err 
     return st;
 }
 
+/* "6G", "512M", "1.5GiB", "4096": binary units. */
+static em_status set_bytes(uint64_t *to, const option *r, const char *text, em_err *err)
+{
+    static const char unit[] = "KMGT";
+    char *end;
+    double v = strtod(text, &end);
+    const char *u = *end ? strchr(unit, toupper((unsigned char)*end)) : NULL;
+    const char *rest = u ? end + 1 : end;
+    if (!strcasecmp(rest, "iB") || !strcasecmp(rest, "B")) rest = "";
+    if (end == text || *rest || !(v > 0))
+        return em_fail(err, EM_INVAL, "--%s takes a size such as 6G or 512M, not '%s'", r->name,
+                       text);
+    for (long i = u ? u - unit + 1 : 0; i > 0; i--) v *= 1024;
+    if (v < 1 << 20 || v > 0x1p50)
+        return em_fail(err, EM_INVAL, "--%s is '%s', it must be 1M to 1024T", r->name, text);
+    *to = (uint64_t)v;
+    return EM_OK;
+}
+
 static em_status set_choice(void *to, const option *r, const char *text, em_err *err)
 {
     em_str words = {0};
@@ -391,6 +418,7 @@ static em_status set(em_options *o, const option *r, const char *text, em_option
     case REAL: st = set_real(to, r, text, err); break;
     case CHOICE: st = set_choice(to, r, text, err); break;
     case SIZE: st = set_size(to, r, text, err); break;
+    case BYTES: st = set_bytes(to, r, text, err); break;
     case SHARE: st = set_share(to, r, text, err); break;
     case LIST: st = add_text(to, o->source[r - table] != source, text, err); break;
     }

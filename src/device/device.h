@@ -27,6 +27,9 @@ typedef struct em_device em_device;
 struct em_device {
     const char *name;      /* "cpu": what --device selects */
     bool host_addressable; /* the host may read and write what alloc hands out */
+    /* Of its memory: what using it at all takes (a driver's context, code), beside what alloc hands
+     * out. */
+    size_t context_bytes;
 
     /* 256-byte aligned, contents undefined. Owned by the caller: free. EM_NOVRAM (EM_NOMEM on the
      * host) when there is no room. */
@@ -43,8 +46,8 @@ struct em_device {
     em_status (*download)(em_device *d, void *host_dst, const void *src, size_t size_bytes,
                           em_err *err);
 
-    /* The same into memory of host_alloc's, without waiting: host_dst is complete when an event
-     * recorded behind it on COMPUTE has happened. */
+    /* The same without waiting, into memory of host_alloc's (into any other it may wait): host_dst
+     * is complete when an event recorded behind it on COMPUTE has happened. */
     em_status (*download_async)(em_device *d, void *host_dst, const void *src, size_t size_bytes,
                                 em_err *err);
     /* Waits until COMPUTE has done all that it was given. */

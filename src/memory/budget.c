@@ -21,20 +21,21 @@ static em_status replay(em_residency *r, const em_trace *t, const em_stage_need 
     return st;
 }
 
-static em_residency simulation(const em_residency *like, unsigned serial)
+static em_residency simulation(const em_budget *b)
 {
+    const em_residency *like = &b->like;
     return (em_residency){.device = like->device,
                           .dtype = like->dtype,
                           .prefetch = like->prefetch,
                           .drop_unpinned = like->drop_unpinned,
                           .counts_only = true,
-                          .serial = serial};
+                          .serial = ++*b->serials};
 }
 
 /* Room for what a stage uses at once and for what it uses next. */
-static em_status least_room(em_budget *b, em_stage_need *s, unsigned serial, em_err *err)
+static em_status least_room(em_budget *b, em_stage_need *s, em_err *err)
 {
-    em_residency r = simulation(&b->like, serial);
+    em_residency r = simulation(b);
     em_trace part = {.step = b->trace->step, .count = s->end};
     r.follow = &part;
     r.cursor = s->begin;
@@ -60,13 +61,14 @@ static size_t all_weights(em_budget *b)
 }
 
 em_status em_budget_open(em_budget *b, em_stage_need *stage, int stages, const em_trace *trace,
-                         const em_residency *like, em_err *err)
+                         const em_residency *like, unsigned *serials, em_err *err)
 {
     *b = (em_budget){.stage = stage, .stages = stages, .trace = trace, .like = *like};
+    b->serials = serials;
     b->all_bytes = all_weights(b);
     for (int i = 0; i < stages; i++) {
         em_stage_need *s = &stage[i];
-        em_status st = least_room(b, s, like->serial + 1 + (unsigned)i, err);
+        em_status st = least_room(b, s, err);
         if (st) return st;
         size_t least = s->least_bytes + round_up(s->scratch_bytes);
         size_t most = b->all_bytes + round_up(s->scratch_bytes);
@@ -85,33 +87,70 @@ static void share(em_budget *b, size_t block_bytes)
     }
 }
 
-/* The request as it will run: does every pin find room? */
-static bool works(em_budget *b, unsigned serial)
+static size_t larger(size_t a, size_t b)
 {
-    em_residency r = simulation(&b->like, serial);
-    em_err err = {0};
-    em_status st = EM_OK;
-    r.follow = b->trace;
-    for (int i = 0; !st && i < b->stages; i++) {
-        st = em_residency_set_store(&r, NULL, b->stage[i].weights_bytes, &err);
-        if (!st) st = replay(&r, b->trace, &b->stage[i], &err);
+    return a > b ? a : b;
+}
+
+/* What a stage did, into the stage and into the whole. */
+static void account(em_budget *b, em_stage_need *s, const em_residency *r)
+{
+    s->store_peak_bytes = r->store_peak_bytes;
+    s->mapped_peak_bytes = r->mapped_peak_bytes;
+    s->copied_bytes = r->copied_bytes;
+    s->packed_bytes = r->packed_bytes;
+    b->resident_bytes = larger(b->resident_bytes, r->peak_bytes);
+    b->mapped_bytes = larger(b->mapped_bytes, r->mapped_peak_bytes);
+    b->source_bytes = larger(b->source_bytes, r->source_peak_bytes);
+    b->image_bytes = r->image_bytes;
+    b->copied_bytes += r->copied_bytes;
+    b->packed_bytes += r->packed_bytes;
+}
+
+/* Each group once: at its last pin of the stage. */
+static size_t streamed(const em_budget *b, const em_stage_need *s)
+{
+    size_t sum = 0;
+    for (size_t i = s->begin; i < s->end; i++) {
+        const em_trace_step *p = &b->trace->step[i];
+        bool counts = p->pin && p->next >= s->end && p->group->planned.loads > 1;
+        sum += counts ? p->group->image_bytes : 0;
     }
-    b->resident_bytes = r.peak_bytes;
-    em_residency_close(&r);
-    return !st;
+    return sum;
 }
 
 /* Groups that are in use may leave holes that are too small for another: then a little more is
  * needed than the sum, and all weights at once always fit. */
+bool em_budget_try(em_budget *b, size_t block_bytes)
+{
+    if (block_bytes < b->smallest_bytes) return false;
+    em_residency r = simulation(b);
+    em_err err = {0};
+    em_status st = EM_OK;
+    r.follow = b->trace;
+    r.images_bytes = b->like.images_bytes;
+    b->resident_bytes = b->mapped_bytes = b->source_bytes = b->image_bytes = 0;
+    b->copied_bytes = b->packed_bytes = 0;
+    share(b, block_bytes);
+    for (int i = 0; !st && i < b->stages; i++) {
+        em_stage_need *s = &b->stage[i];
+        st = em_residency_set_store(&r, NULL, s->weights_bytes, &err);
+        em_residency_count_anew(&r);
+        if (!st) st = replay(&r, b->trace, s, &err);
+        account(b, s, &r);
+    }
+    for (int i = 0; i < b->stages; i++) b->stage[i].streamed_bytes = streamed(b, &b->stage[i]);
+    em_residency_close(&r);
+    return !st;
+}
+
 em_status em_budget_fit(em_budget *b, size_t limit_bytes, size_t *block_bytes, em_err *err)
 {
     size_t block = limit_bytes < b->largest_bytes ? limit_bytes : b->largest_bytes;
-    unsigned serial = b->like.serial + EM_BUDGET_SERIALS - 1;
     if (block < b->smallest_bytes)
         return em_fail(err, EM_NOVRAM, "this needs %zu bytes of memory at least, %zu are allowed",
                        b->smallest_bytes, limit_bytes);
-    share(b, block);
-    if (!works(b, serial))
+    if (!em_budget_try(b, block))
         return em_fail(err, EM_NOVRAM, "%zu bytes of memory do not do for this", block);
     *block_bytes = block;
     return EM_OK;

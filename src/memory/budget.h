@@ -18,14 +18,16 @@
 
 #include "memory/residency.h"
 
-/* Serials that one budget's simulations use, from like's on. */
-enum { EM_BUDGET_SERIALS = 64 };
-
 typedef struct em_stage_need {
     size_t scratch_bytes; /* peak, what is kept for later stages included */
     size_t begin, end;    /* of its part of the trace */
     size_t least_bytes;   /* of weights: in use at once and next (filled by em_budget_open) */
-    size_t weights_bytes; /* set aside for weights (filled by em_budget_fit) */
+    /* Filled by em_budget_try: */
+    size_t weights_bytes;              /* set aside for weights */
+    size_t store_peak_bytes;           /* of them, in use */
+    size_t mapped_peak_bytes;          /* of weights used where files have them */
+    size_t copied_bytes, packed_bytes; /* see em_residency */
+    size_t streamed_bytes;             /* of groups that it uses and that come in more than once */
 } em_stage_need;
 
 typedef struct em_budget {
@@ -33,16 +35,23 @@ typedef struct em_budget {
     int stages;
     const em_trace *trace;                /* borrowed; linked */
     em_residency like;                    /* what simulations start from: device, dtype, prefetch */
+    unsigned *serials;                    /* borrowed: handed out so far */
     size_t all_bytes;                     /* of weights that live in the store */
     size_t smallest_bytes, largest_bytes; /* useful blocks */
-    size_t resident_bytes; /* peak of weights that are there, in the block or on the host (filled by
-                            * em_budget_fit) */
+    /* Filled by em_budget_try: peaks over all stages, and sums. */
+    size_t resident_bytes; /* of weights that are there, in the block or on the host */
+    size_t mapped_bytes, source_bytes, image_bytes;
+    size_t copied_bytes, packed_bytes;
 } em_budget;
 
-/* Works out what the stages need; at most EM_BUDGET_SERIALS - 2 of them. `like` as the runs'
- * residency is set up; its store is not looked at. */
+/* Works out what the stages need. `like` as the runs' residency is set up; its store is not looked
+ * at; images_bytes of host memory may hold images. *serials counts the plans and simulations of
+ * these models: each gets one of its own. */
 em_status em_budget_open(em_budget *b, em_stage_need *stage, int stages, const em_trace *trace,
-                         const em_residency *like, em_err *err);
+                         const em_residency *like, unsigned *serials, em_err *err);
+/* Shares a block of block_bytes and plays the request through: false when it does not run in
+ * that. */
+bool em_budget_try(em_budget *b, size_t block_bytes);
 /* Shares a block of at most limit_bytes; *block_bytes is what it needs of that. EM_NOVRAM when even
  * the smallest block is larger. */
 em_status em_budget_fit(em_budget *b, size_t limit_bytes, size_t *block_bytes, em_err *err);

@@ -46,7 +46,8 @@ typedef struct em_group_use {
     unsigned loads;         /* so far */
     bool known;             /* to the residency, whose the next are */
     em_event *ready, *done; /* copied; last used */
-    void *image;            /* packed, in host memory that the device can read; NULL: none */
+    bool imaged;            /* it is in one of the residency's images, at: */
+    size_t image_offset_bytes;
 } em_group_use;
 
 typedef struct em_weight {

@@ -2,6 +2,7 @@
 
 #include "base/alloc.h"
 #include "base/array.h"
+#include "base/time.h"
 #include "memory/staging.h"
 
 #include <assert.h>
@@ -70,10 +71,40 @@ static size_t next_use(const em_residency *r, em_group_use *u)
 
 /* ---- the store ------------------------------------------------------------------------------- */
 
+static void raise_to(size_t *peak, size_t bytes)
+{
+    if (bytes > *peak) *peak = bytes;
+}
+
 static void count(em_residency *r, size_t bytes)
 {
     r->resident_bytes += bytes;
-    if (r->resident_bytes > r->peak_bytes) r->peak_bytes = r->resident_bytes;
+    raise_to(&r->peak_bytes, r->resident_bytes);
+}
+
+/* What a group in place makes resident. Of a table that stays on the host only rows are read, with
+ * the pages that the kernel maps around them. */
+enum { TABLE_BYTES = 32 << 20 };
+
+static size_t mapped_size(const em_group *g)
+{
+    bool table = g->rule == EM_WEIGHTS_ON_HOST && g->size_bytes > TABLE_BYTES;
+    return table ? TABLE_BYTES : g->size_bytes;
+}
+
+static void count_mapped(em_residency *r, const em_group *g)
+{
+    count(r, mapped_size(g));
+    r->mapped_bytes += mapped_size(g);
+    raise_to(&r->mapped_peak_bytes, r->mapped_bytes);
+}
+
+static void let_go(em_residency *r, em_group *g)
+{
+    use_of(r, g)->state = EM_GROUP_COLD;
+    r->resident_bytes -= mapped_size(g);
+    r->mapped_bytes -= mapped_size(g);
+    if (!r->counts_only) em_group_drop_source(g);
 }
 
 /* The first hole of size_bytes: its offset, and the index in `stored` that its group will have. */
@@ -145,8 +176,7 @@ static em_status take_room(em_residency *r, em_group *g, size_t horizon, bool *p
     r->stored[index] = g;
     u->offset_bytes = offset;
     u->state = EM_GROUP_LOADING;
-    if (offset + g->image_bytes > r->store_peak_bytes)
-        r->store_peak_bytes = offset + g->image_bytes;
+    raise_to(&r->store_peak_bytes, offset + g->image_bytes);
     count(r, g->image_bytes);
     *placed = true;
     return EM_OK;
@@ -162,38 +192,54 @@ static em_status meet(em_residency *r, em_group *g, em_err *err)
     if (!EM_PUSH(r->known, r->known_count, r->known_cap, g))
         return em_fail(err, EM_NOMEM, "no memory to keep track of weights");
     u->known = true;
+    if (g->in_place) return EM_OK;
     em_status st = d->event_create(d, &u->ready, err);
     return st ? st : d->event_create(d, &u->done, err);
+}
+
+static em_status open_ring(em_residency *r, em_err *err)
+{
+    size_t bytes = r->ring_bytes ? r->ring_bytes : EM_STAGING_BYTES;
+    return r->staging ? EM_OK : em_staging_open(&r->staging, device_of(r), bytes, err);
+}
+
+/* The host reads a group's file. */
+static void pack(em_residency *r, em_group *g, void *to)
+{
+    double start = em_now_ms();
+    em_group_write(g, to, 0, g->image_bytes, r->pool);
+    em_group_drop_source(g);
+    r->packed_ms += em_now_ms() - start;
 }
 
 /* Weights that were dropped and will be needed once more get an image that the device can read. */
 static void make_image(em_residency *r, em_group *g, em_group_use *u)
 {
-    em_device *d = device_of(r);
     bool again = r->follow && u->loads > 0 && u->next_use < r->follow->count;
-    em_err full = {0};
-    if (u->image || !again || d->host_addressable) return;
-    if (g->image_bytes > r->pinned_limit_bytes - r->image_bytes) return;
-    if (d->host_alloc(d, &u->image, g->image_bytes, &full)) return; /* staged as before */
+    if (u->imaged || !again || device_of(r)->host_addressable) return;
+    if (g->image_bytes > r->images_bytes - r->image_bytes) return; /* staged as before */
+    u->imaged = true;
+    u->image_offset_bytes = r->image_bytes;
     r->image_bytes += g->image_bytes;
-    em_group_write(g, u->image, 0, g->image_bytes, r->pool);
-    em_group_drop_source(g);
+    r->packed_bytes += g->image_bytes;
+    if (!r->counts_only) pack(r, g, (char *)r->images + u->image_offset_bytes);
 }
 
 static em_status send(em_residency *r, em_group *g, em_group_use *u, em_err *err)
 {
     em_device *d = device_of(r);
     void *to = (char *)r->base + u->offset_bytes;
-    em_status st = EM_OK;
+    if (u->imaged)
+        return d->copy_async(d, to, (char *)r->images + u->image_offset_bytes, g->image_bytes, err);
     if (d->host_addressable) {
-        em_group_write(g, to, 0, g->image_bytes, r->pool);
-    } else if (u->image) {
-        return d->copy_async(d, to, u->image, g->image_bytes, err);
-    } else {
-        if (!r->staging) st = em_staging_open(&r->staging, d, err);
-        if (!st) st = em_staging_send(r->staging, g, to, r->pool, err);
+        pack(r, g, to);
+        return EM_OK;
     }
+    double start = em_now_ms();
+    em_status st = open_ring(r, err);
+    if (!st) st = em_staging_send(r->staging, g, to, r->pool, err);
     if (!st) em_group_drop_source(g);
+    r->packed_ms += em_now_ms() - start;
     return st;
 }
 
@@ -203,15 +249,16 @@ static em_status load(em_residency *r, em_group *g, size_t horizon, bool *placed
     em_group_use *u = use_of(r, g);
     em_device *d = device_of(r);
     em_status st = take_room(r, g, horizon, placed, err);
-    if (st || !*placed || r->counts_only) return st;
-    st = meet(r, g, err);
-    if (st) return st;
+    if (!st && *placed && !r->counts_only) st = meet(r, g, err);
+    if (st || !*placed) return st;
     make_image(r, g, u);
-    st = send(r, g, u, err);
-    if (!st) st = d->event_record(d, u->ready, EM_QUEUE_COPY, err);
+    if (!u->imaged) r->packed_bytes += g->image_bytes;
+    raise_to(&r->source_peak_bytes, g->size_bytes);
     u->loads++;
     r->copied_bytes += g->image_bytes;
-    return st;
+    if (r->counts_only) return EM_OK;
+    st = send(r, g, u, err);
+    return st ? st : d->event_record(d, u->ready, EM_QUEUE_COPY, err);
 }
 
 /* The next group of the trace that is not here, if it fits beside what is needed before it. */
@@ -237,7 +284,7 @@ static em_status bring_in(em_residency *r, em_group *g, em_err *err)
 {
     bool placed;
     if (g->in_place) {
-        count(r, g->size_bytes);
+        count_mapped(r, g);
         return EM_OK;
     }
     em_status st = load(r, g, 0, &placed, err);
@@ -248,15 +295,27 @@ static em_status bring_in(em_residency *r, em_group *g, em_err *err)
                    g->image_bytes, r->capacity_bytes);
 }
 
+/* The types and the layout that this residency's runs see. */
+static void settle(const em_residency *r, em_group *g)
+{
+    bool host = device_of(r)->host_addressable;
+    if (!g->settled || g->working != r->dtype || g->host_addressable != host)
+        em_group_settle(g, r->dtype, host);
+}
+
+static void greet(const em_residency *r, em_group *g)
+{
+    em_group_use *u = use_of(r, g);
+    if (u->serial != r->serial) *u = (em_group_use){.serial = r->serial};
+    if (u->state == EM_GROUP_COLD) settle(r, g);
+}
+
 em_status em_residency_pin(em_residency *r, em_group *g, em_err *err)
 {
     em_group_use *u = use_of(r, g);
     em_device *d = device_of(r);
     em_status st = EM_OK;
-    if (u->serial != r->serial) *u = (em_group_use){.serial = r->serial};
-    if (u->state == EM_GROUP_COLD &&
-        (!g->settled || g->working != r->dtype || g->host_addressable != d->host_addressable))
-        em_group_settle(g, r->dtype, d->host_addressable);
+    greet(r, g);
     record(r, g, true);
     look_ahead(r, g, u);
     if (u->state == EM_GROUP_COLD) st = bring_in(r, g, err);
@@ -267,7 +326,9 @@ em_status em_residency_pin(em_residency *r, em_group *g, em_err *err)
     if (st) return st;
     u->state = EM_GROUP_PINNED;
     u->pins++;
-    return prefetch(r, err);
+    st = prefetch(r, err);
+    assert(em_residency_sound(r));
+    return st;
 }
 
 static size_t index_of(const em_residency *r, const em_group *g)
@@ -288,11 +349,98 @@ em_status em_residency_unpin(em_residency *r, em_group *g, em_err *err)
     u->state = EM_GROUP_WARM;
     if (!r->counts_only && !g->in_place) st = d->event_record(d, u->done, EM_QUEUE_COMPUTE, err);
     if (st || !(g->in_place ? r->drop_unpinned : r->eager)) return st;
-    if (!g->in_place) return evict(r, index_of(r, g), err);
-    u->state = EM_GROUP_COLD;
-    r->resident_bytes -= g->size_bytes;
-    if (!r->counts_only) em_group_drop_source(g);
-    return EM_OK;
+    if (g->in_place)
+        let_go(r, g);
+    else
+        st = evict(r, index_of(r, g), err);
+    assert(em_residency_sound(r));
+    return st;
+}
+
+void em_residency_drop_mapped(em_residency *r)
+{
+    for (size_t i = 0; i < r->known_count; i++)
+        if (r->known[i]->in_place && use_of(r, r->known[i])->state == EM_GROUP_WARM)
+            let_go(r, r->known[i]);
+    assert(em_residency_sound(r));
+}
+
+bool em_residency_sound(const em_residency *r)
+{
+    size_t end = 0, in_store = 0;
+    for (size_t i = 0; i < r->stored_count; i++) {
+        const em_group *g = r->stored[i];
+        const em_group_use *u = use_of(r, r->stored[i]);
+        bool pinned = u->state == EM_GROUP_PINNED;
+        if (u->serial != r->serial || u->state == EM_GROUP_COLD || g->in_place) return false;
+        if (u->offset_bytes < end || u->offset_bytes % EM_IMAGE_ALIGN) return false;
+        if (pinned != (u->pins > 0) || (u->imaged && u->image_offset_bytes >= r->image_bytes))
+            return false;
+        end = u->offset_bytes + g->image_bytes;
+        in_store += g->image_bytes;
+    }
+    return end <= r->capacity_bytes && in_store + r->mapped_bytes == r->resident_bytes &&
+           r->image_bytes <= r->images_bytes && r->mapped_bytes <= r->mapped_peak_bytes &&
+           r->resident_bytes <= r->peak_bytes;
+}
+
+void em_residency_count_anew(em_residency *r)
+{
+    size_t n = r->stored_count;
+    const em_group *top = n ? r->stored[n - 1] : NULL;
+    r->peak_bytes = r->resident_bytes;
+    r->mapped_peak_bytes = r->mapped_bytes;
+    r->store_peak_bytes = top ? use_of(r, r->stored[n - 1])->offset_bytes + top->image_bytes : 0;
+    r->source_peak_bytes = r->copied_bytes = r->packed_bytes = 0;
+    r->packed_ms = 0;
+}
+
+/* ---- ahead of a run -------------------------------------------------------------------------- */
+
+static void close_images(em_residency *r)
+{
+    em_device *d = device_of(r);
+    em_err ignored = {0};
+    for (size_t i = 0; i < r->known_count; i++) {
+        em_group_use *u = use_of(r, r->known[i]);
+        if (u->imaged && u->ready) d->event_sync(d, u->ready, &ignored);
+        u->imaged = false;
+    }
+    if (r->images) d->host_free(d, r->images, r->images_bytes);
+    r->images = NULL;
+    r->images_bytes = r->image_bytes = 0;
+}
+
+static em_status open_images(em_residency *r, size_t size_bytes, em_err *err)
+{
+    em_device *d = device_of(r);
+    if (r->images_bytes >= size_bytes) return EM_OK;
+    close_images(r);
+    em_status st = d->host_alloc(d, &r->images, size_bytes, err);
+    if (!st) r->images_bytes = size_bytes;
+    return st;
+}
+
+em_status em_residency_prepare(em_residency *r, const em_trace *t, size_t image_bytes,
+                               bool *images_failed, em_err *err)
+{
+    em_status st = EM_OK;
+    bool moves = false;
+    *images_failed = false;
+    for (size_t i = 0; !st && i < t->count; i++) {
+        greet(r, t->step[i].group);
+        st = meet(r, t->step[i].group, err);
+        moves = moves || !t->step[i].group->in_place;
+    }
+    if (!st &&
+        !em_array_grow((void **)&r->stored, &r->stored_cap, 0, r->known_count, sizeof *r->stored))
+        st = em_fail(err, EM_NOMEM, "no memory to place weights");
+    if (st || device_of(r)->host_addressable) return st;
+    if (moves) st = open_ring(r, err);
+    if (st || !image_bytes) return st;
+    st = open_images(r, image_bytes, err);
+    *images_failed = st != EM_OK;
+    return st;
 }
 
 /* ---- the store moves, and the end ------------------------------------------------------------ */
@@ -327,15 +475,15 @@ void em_residency_close(em_residency *r)
 {
     em_device *d = device_of(r);
     em_staging_close(&r->staging);
+    if (!r->counts_only) close_images(r);
     for (size_t i = 0; i < r->known_count; i++) {
         em_group *g = r->known[i];
         em_group_use *u = use_of(r, g);
         em_err ignored = {0};
-        d->event_sync(d, u->ready, &ignored);
-        d->event_sync(d, u->done, &ignored);
+        if (u->ready) d->event_sync(d, u->ready, &ignored);
+        if (u->done) d->event_sync(d, u->done, &ignored);
         d->event_destroy(d, u->ready);
         d->event_destroy(d, u->done);
-        if (u->image) d->host_free(d, u->image, g->image_bytes);
         *u = (em_group_use){0};
     }
     if (r->moved) d->event_destroy(d, r->moved);
@@ -344,5 +492,5 @@ void em_residency_close(em_residency *r)
     r->known = r->stored = NULL;
     r->known_count = r->known_cap = r->stored_count = r->stored_cap = 0;
     r->moved = NULL;
-    r->resident_bytes = r->image_bytes = 0;
+    r->resident_bytes = r->mapped_bytes = r->image_bytes = 0;
 }

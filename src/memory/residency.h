@@ -54,9 +54,9 @@ typedef struct em_residency {
     bool counts_only;   /* a plan: nothing is touched */
     bool prefetch;      /* copy what comes next ahead of its pin */
     unsigned serial;    /* tells plans of the same models apart */
-    size_t pinned_limit_bytes; /* of host memory for images of groups that are streamed again */
-    em_trace *record;          /* a plan writes here; NULL: nowhere */
-    const em_trace *follow;    /* a run reads here; NULL: no foresight */
+    size_t ring_bytes;  /* of each buffer between files and the device; 0: EM_STAGING_BYTES */
+    em_trace *record;   /* a plan writes here; NULL: nowhere */
+    const em_trace *follow; /* a run reads here; NULL: no foresight */
 
     void *base;            /* of the store; device memory, borrowed */
     size_t capacity_bytes; /* of the store */
@@ -66,14 +66,36 @@ typedef struct em_residency {
     em_group **known; /* owned array: groups with events or images of ours */
     size_t known_count, known_cap;
     em_staging *staging; /* owned */
+    void *images;        /* owned: host memory that the device can read, for packed groups */
+    size_t images_bytes; /* its size; in a plan: the size that it would have */
     em_event *moved;     /* owned: what COMPUTE had been given when the store moved */
     size_t cursor;       /* in follow: behind the last pin */
     size_t clock;        /* counts pins, for the least recently used without a trace */
 
-    size_t resident_bytes, peak_bytes; /* of WARM and PINNED groups, wherever they are */
-    size_t store_peak_bytes;           /* the highest end of a group in the store */
-    size_t copied_bytes, image_bytes;  /* moved to the device; in images now */
+    /* Counted since em_residency_count_anew, for whoever asks. */
+    size_t resident_bytes, peak_bytes;      /* of WARM and PINNED groups, wherever they are */
+    size_t mapped_bytes, mapped_peak_bytes; /* of them, those used where the file has them */
+    size_t store_peak_bytes;                /* the highest end of a group in the store */
+    size_t source_peak_bytes; /* of the largest group that was converted or packed on the host */
+    size_t image_bytes;       /* in images now */
+    size_t copied_bytes;      /* into the store */
+    size_t packed_bytes;      /* of them, those that the host read from files, not from an image */
+    double packed_ms;         /* the time that took */
 } em_residency;
+
+/* Takes all that following the trace will need besides the store: events, lists, the ring, and an
+ * image store of at least image_bytes (an older one that is smaller loses what it holds). Between
+ * this and the end of the run nothing is allocated. EM_NOVRAM, EM_NOMEM: *images_failed tells which
+ * of the two it was; the other is there. */
+em_status em_residency_prepare(em_residency *r, const em_trace *t, size_t image_bytes,
+                               bool *images_failed, em_err *err);
+/* Gives back the pages of groups in place that nobody uses, whatever drop_unpinned said when they
+ * were used last. */
+void em_residency_drop_mapped(em_residency *r);
+/* Peaks start from what is there now, sums from zero. */
+void em_residency_count_anew(em_residency *r);
+/* True while every invariant of states, pins, offsets and counters holds: for asserts. */
+bool em_residency_sound(const em_residency *r);
 
 /* On success the group's slots may be used until the matching unpin. EM_NOVRAM: the store has no
  * room beside what is pinned. */

@@ -7,9 +7,12 @@
 
 typedef struct em_staging em_staging;
 
-enum { EM_STAGING_BUFFERS = 3, EM_STAGING_BYTES = 32 << 20 };
+/* Each of EM_STAGING_BUFFERS is as large as is asked for: from the least, one step of
+ * em_group_write, to EM_STAGING_BYTES, which hides the calls. */
+enum { EM_STAGING_BUFFERS = 3, EM_STAGING_BYTES = 32 << 20, EM_STAGING_LEAST_BYTES = 1 << 20 };
 
-em_status em_staging_open(em_staging **out, em_device *device, em_err *err);
+/* buffer_bytes is a multiple of EM_IMAGE_ALIGN. */
+em_status em_staging_open(em_staging **out, em_device *device, size_t buffer_bytes, em_err *err);
 void em_staging_close(em_staging **s); /* NULL inside is allowed */
 /* Queues the copy of a group's image to dst (device memory); returns when the file's pages are not
  * needed any more. */

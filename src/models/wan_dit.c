@@ -652,48 +652,71 @@ static em_attn attention_of(const em_dit_config *c)
     return (em_attn){.heads = (int)c->heads, .scale = (float)(1 / sqrt(head_dim))};
 }
 
+/* n (N, C) -> (N, C). The attention's result takes n's place: four such tensors at most. */
 static em_tensor self_attention(em_run *r, const em_dit_config *c, const block_weights *w,
                                 em_tensor n, em_tensor rope)
 {
     const em_attn heads = attention_of(c);
-    em_tensor q =
-        em_rms_norm(r, project(r, n, &w->q, EM_ACT_NONE), w->norm_q, (float)c->eps); // (N, C)
-    em_tensor k =
-        em_rms_norm(r, project(r, n, &w->k, EM_ACT_NONE), w->norm_k, (float)c->eps); // (N, C)
-    em_tensor v = project(r, n, &w->v, EM_ACT_NONE);                                 // (N, C)
+    em_mark mark = em_run_mark(r);
+    em_tensor q = project(r, n, &w->q, EM_ACT_NONE); // (N, C)
+    em_tensor k = project(r, n, &w->k, EM_ACT_NONE); // (N, C)
+    em_tensor v = project(r, n, &w->v, EM_ACT_NONE); // (N, C)
+    em_rms_norm_inplace(r, q, w->norm_q, (float)c->eps);
+    em_rms_norm_inplace(r, k, w->norm_k, (float)c->eps);
     em_rope(r, q, rope, heads.heads);
     em_rope(r, k, rope, heads.heads);
-    return project(r, em_attention(r, q, k, v, &heads), &w->o, EM_ACT_NONE); // (N, C)
+    em_attention_to(r, n, q, k, v, &heads);
+    em_run_release(r, mark);
+    return project(r, n, &w->o, EM_ACT_NONE); // (N, C)
 }
 
-/* q (N, C) against block i's keys and values of one source; `batch` > 1: frame by frame. */
-static em_tensor look_at(em_run *r, const em_dit_config *c, em_tensor q, const em_dit_kv *s,
-                         int64_t i, int64_t batch)
+/* q (N, C) against block i's keys and values of one source, into y; `batch` > 1: frame by
+ * frame. */
+static void look_at(em_run *r, const em_dit_config *c, em_tensor y, em_tensor q, const em_dit_kv *s,
+                    int64_t i, int64_t batch)
 {
     const em_attn heads = attention_of(c);
-    if (em_run_stopped(r)) return (em_tensor){0};
+    if (em_run_stopped(r)) return;
     em_tensor k = em_at(em_at(s->kv, i), 0), v = em_at(em_at(s->kv, i), 1);
     int64_t keys = em_rows(k) / batch;
     k = em_view(k, EM_SHAPE(batch, keys, c->dim));               // (B, n, C)
     v = em_view(v, EM_SHAPE(batch, keys, c->dim));               // (B, n, C)
     q = em_view(q, EM_SHAPE(batch, em_rows(q) / batch, c->dim)); // (B, N/B, C)
-    return em_attention(r, q, k, v, &heads);
+    em_attention_to(r, y, q, k, v, &heads);
 }
 
+/* n (N, C) -> (N, C). The sum over the sources takes n's place. */
 static em_tensor cross_attention(em_run *r, const em_dit_config *c, const block_weights *w,
                                  em_tensor n, const em_dit_cond *cond, int64_t i)
 {
-    em_tensor q =
-        em_rms_norm(r, project(r, n, &w->cross_q, EM_ACT_NONE), w->cross_norm_q, (float)c->eps);
-    em_tensor sum = look_at(r, c, q, &cond->text, i, 1);                  // (1, N, C)
-    em_add(r, sum, look_at(r, c, q, &cond->image, i, 1));                 // (1, N, C)
-    em_add(r, sum, look_at(r, c, q, &cond->audio, i, cond->grid.frames)); // (f, N/f, C)
-    return project(r, em_view(sum, EM_SHAPE(em_rows(n), c->dim)), &w->cross_o, EM_ACT_NONE);
+    em_mark mark = em_run_mark(r);
+    em_tensor q = project(r, n, &w->cross_q, EM_ACT_NONE); // (N, C)
+    em_rms_norm_inplace(r, q, w->cross_norm_q, (float)c->eps);
+    em_tensor one = em_run_tensor(r, q.dtype, EM_SHAPE(em_rows(n), c->dim));
+    look_at(r, c, n, q, &cond->text, i, 1);
+    look_at(r, c, one, q, &cond->image, i, 1);
+    em_add(r, n, one);
+    look_at(r, c, one, q, &cond->audio, i, cond->grid.frames);
+    em_add(r, n, one);
+    em_run_release(r, mark);
+    return project(r, n, &w->cross_o, EM_ACT_NONE);
 }
 
-static em_tensor feed_forward(em_run *r, const block_weights *w, em_tensor n)
+/* x += gate . feed_forward(norm2(x) (1 + scale) + shift), some rows at a time: the hidden layer is
+ * six times as wide as the others. */
+static void feed_forward(em_run *r, const em_dit_config *c, const block_weights *w, em_tensor x,
+                         em_tensor scale, em_tensor shift, em_tensor gate)
 {
-    return project(r, project(r, n, &w->fc1, EM_ACT_GELU_TANH), &w->fc2, EM_ACT_NONE);
+    int64_t rows = em_rows(x), most = r->cut.ffn_rows > 0 ? r->cut.ffn_rows : rows;
+    for (int64_t at = 0; at < rows && !em_run_stopped(r); at += most) {
+        em_mark mark = em_run_mark(r);
+        em_tensor part = em_slice(x, at, rows - at < most ? rows - at : most);
+        em_tensor h = em_norm_modulate(r, part, scale, shift, (float)c->eps); // (n, C)
+        h = project(r, h, &w->fc1, EM_ACT_GELU_TANH);                         // (n, F)
+        h = project(r, h, &w->fc2, EM_ACT_NONE);                              // (n, C)
+        em_gated_add(r, part, h, gate);
+        em_run_release(r, mark);
+    }
 }
 
 /* modulation + e, in float32 (rows, C): a block's or the head's */
@@ -727,8 +750,7 @@ static void block(em_run *r, const em_dit_config *c, const block_weights *w, em_
     em_add(r, x, cross_attention(r, c, w, n, cond, i));
     em_run_release(r, part);
 
-    n = em_norm_modulate(r, x, em_at(e, SCALE2), em_at(e, SHIFT2), eps); // (N, C)
-    em_gated_add(r, x, feed_forward(r, w, n), em_at(e, GATE2));
+    feed_forward(r, c, w, x, em_at(e, SCALE2), em_at(e, SHIFT2), em_at(e, GATE2));
     em_run_release(r, mark);
 }
 

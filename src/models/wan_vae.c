@@ -29,8 +29,8 @@
  *                                                [- 0] + [1 2 3 4]  ->  [3 4]
  *                                                [3 4] + [5 6 7 8]  ->  [7 8]
  *
- * At the full rate (four frames a latent) frames go through one by one, in chunks of their own: the
- * same sums, a quarter of the scratch, and that is where it peaks.
+ * At the full rate (four frames a latent) frames go through one by one, or a few at a time as the
+ * run's cut says, in chunks of their own: the same sums, less scratch, and that is where it peaks.
  *
  * Layouts: activations (time, height, width, channel) in the run's working type, the residual sums
  * too; pictures and latents float32, channel last.
@@ -467,15 +467,22 @@ static em_tensor head(em_run *r, em_vae_stream *s, const half_weights *h, em_ten
 
 /* ---- encoder --------------------------------------------------------------------------------- */
 
-/* At the full rate, so a frame at a time.   frame (1, H, W, 3) -> (1, H/4, W/4, 2d) */
-static em_tensor encode_frame(em_run *r, const half_weights *e, em_vae_stream *s, em_tensor frame)
+/* How many frames go through at once at the full rate, of `left`. */
+static int64_t pass(const em_run *r, int64_t left)
 {
-    em_tensor x = em_cast(r, frame, r->dtype);
-    x = causal(r, s, &e->stem, x);          // (1, H, W, d)
-    x = residuals(r, s, &e->stage[0], x);   // (1, H, W, d)
-    x = halve_space(r, &e->stage[0], x);    // (1, H/2, W/2, d)
-    x = residuals(r, s, &e->stage[1], x);   // (1, H/2, W/2, 2d)
-    return halve_space(r, &e->stage[1], x); // (1, H/4, W/4, 2d)
+    int64_t most = r->cut.vae_frames > 1 ? r->cut.vae_frames : 1;
+    return left < most ? left : most;
+}
+
+/* At the full rate: n is what `pass` says.   frames (n, H, W, 3) -> (n, H/4, W/4, 2d) */
+static em_tensor encode_pass(em_run *r, const half_weights *e, em_vae_stream *s, em_tensor frames)
+{
+    em_tensor x = em_cast(r, frames, r->dtype);
+    x = causal(r, s, &e->stem, x);          // (n, H, W, d)
+    x = residuals(r, s, &e->stage[0], x);   // (n, H, W, d)
+    x = halve_space(r, &e->stage[0], x);    // (n, H/2, W/2, d)
+    x = residuals(r, s, &e->stage[1], x);   // (n, H/2, W/2, 2d)
+    return halve_space(r, &e->stage[1], x); // (n, H/4, W/4, 2d)
 }
 
 /* frames (T, H, W, 3) -> (T, H/4, W/4, 2d) */
@@ -484,9 +491,10 @@ static em_tensor encode_frames(em_run *r, const half_weights *e, em_vae_stream *
     const int64_t *in = frames.dim;
     int64_t c = e->stage[1].space.w.dim[0];
     em_tensor x = em_run_tensor(r, r->dtype, EM_SHAPE(in[0], in[1] / 4, in[2] / 4, c));
-    for (int64_t i = 0; i < in[0]; i++) {
+    for (int64_t i = 0, n; i < in[0]; i += n) {
         em_mark mark = em_run_mark(r);
-        em_copy(r, em_slice(x, i, 1), encode_frame(r, e, s, em_slice(frames, i, 1)));
+        n = pass(r, in[0] - i);
+        em_copy(r, em_slice(x, i, n), encode_pass(r, e, s, em_slice(frames, i, n)));
         em_run_release(r, mark);
     }
     return x;
@@ -558,14 +566,14 @@ em_tensor em_vae_encode_chunk(em_run *r, const em_vae *m, em_vae_stream *s, em_t
 
 /* ---- decoder --------------------------------------------------------------------------------- */
 
-/* At the full rate, so a frame at a time.   x (1, 2h, 2w, 4d) -> frame (1, H, W, 3) */
-static em_tensor decode_frame(em_run *r, const half_weights *d, em_vae_stream *s, em_tensor x)
+/* At the full rate: n is what `pass` says.   x (n, 2h, 2w, 4d) -> frames (n, H, W, 3) */
+static em_tensor decode_pass(em_run *r, const half_weights *d, em_vae_stream *s, em_tensor x)
 {
-    x = double_space(r, &d->stage[1], x); // (1, H/2, W/2, 2d)
-    x = residuals(r, s, &d->stage[2], x); // (1, H/2, W/2, 2d)
-    x = double_space(r, &d->stage[2], x); // (1, H, W, d)
-    x = residuals(r, s, &d->stage[3], x); // (1, H, W, d)
-    return head(r, s, d, x);              // (1, H, W, 3)
+    x = double_space(r, &d->stage[1], x); // (n, H/2, W/2, 2d)
+    x = residuals(r, s, &d->stage[2], x); // (n, H/2, W/2, 2d)
+    x = double_space(r, &d->stage[2], x); // (n, H, W, d)
+    x = residuals(r, s, &d->stage[3], x); // (n, H, W, d)
+    return head(r, s, d, x);              // (n, H, W, 3)
 }
 
 /* z s + m in the run's type.   z F32 (T, h, w, 16) */
@@ -595,9 +603,10 @@ static void decode(em_run *r, const em_vae *m, em_vae_stream *s, em_tensor frame
     x = double_space(r, &d->stage[0], x);   // (2T, 2h, 2w, 2d)
     x = residuals(r, s, &d->stage[1], x);   // (2T, 2h, 2w, 4d)
     x = double_time(r, s, &d->stage[1], x); // (4T, 2h, 2w, 4d)
-    for (int64_t i = 0; i < frames.dim[0]; i++) {
+    for (int64_t i = 0, n; i < frames.dim[0]; i += n) {
         em_mark mark = em_run_mark(r);
-        em_copy(r, em_slice(frames, i, 1), decode_frame(r, d, s, em_slice(x, i, 1)));
+        n = pass(r, frames.dim[0] - i);
+        em_copy(r, em_slice(frames, i, n), decode_pass(r, d, s, em_slice(x, i, n)));
         em_run_release(r, mark);
     }
     unpin(r, d, 0, STAGES - 1);

@@ -1,4 +1,5 @@
 /* The wrappers: check once, take the result from the run's scratch, ask for workspace, dispatch. */
+#include "base/hash.h"
 #include "ops/table.h"
 
 #include <string.h>
@@ -27,6 +28,75 @@ static em_tensor workspace(em_run *r, size_t bytes)
     return em_run_tensor(r, EM_U8, EM_SHAPE((int64_t)bytes));
 }
 
+/* ---- sizes that were asked for before -------------------------------------------------------- */
+
+static uint64_t add_shape(uint64_t key, em_tensor t)
+{
+    const int64_t head[2] = {(int64_t)t.dtype, t.ndim};
+    key = em_fnv1a64(key, head, sizeof head);
+    return em_fnv1a64(key, t.dim, (size_t)t.ndim * sizeof *t.dim);
+}
+
+static uint64_t key_of(em_run *r, int op, em_tensor a, em_tensor b, em_tensor c)
+{
+    const int64_t head[2] = {op, (int64_t)r->dtype};
+    uint64_t key = em_fnv1a64(EM_FNV1A64_INIT, head, sizeof head);
+    return add_shape(add_shape(add_shape(key, a), b), c);
+}
+
+/* The entry of a key: found, or free; NULL when the memo is full. */
+static size_t *recall(em_memo *m, uint64_t key, bool *found)
+{
+    size_t i = (size_t)(key % EM_MEMO_ENTRIES);
+    while (m->key[i] && m->key[i] != key) i = (i + 1) % EM_MEMO_ENTRIES;
+    *found = m->key[i] == key;
+    if (*found) return &m->bytes[i];
+    if (m->count + 1 == EM_MEMO_ENTRIES) return NULL;
+    m->key[i] = key;
+    m->count++;
+    return &m->bytes[i];
+}
+
+enum { LINEAR, ATTENTION, CONV };
+
+static size_t linear_size(em_run *r, em_tensor y, em_tensor x, em_tensor w)
+{
+    bool found = false;
+    size_t *at = r->memo ? recall(r->memo, key_of(r, LINEAR, y, x, w), &found) : NULL;
+    if (found) return *at;
+    size_t bytes = r->ops->linear_workspace(r, y, x, w);
+    if (at) *at = bytes;
+    return bytes;
+}
+
+static size_t attention_size(em_run *r, em_tensor q, em_tensor k, const em_attn *a)
+{
+    bool found = false;
+    uint64_t key = key_of(r, ATTENTION, q, k, a->rel_bias);
+    key = em_fnv1a64(key, &a->heads, sizeof a->heads);
+    size_t *at = r->memo ? recall(r->memo, key, &found) : NULL;
+    if (found) return *at;
+    size_t bytes = r->ops->attention_workspace(r, q, k, a);
+    if (at) *at = bytes;
+    return bytes;
+}
+
+static size_t conv_size(em_run *r, em_tensor y, const em_conv_args *c)
+{
+    bool found = false;
+    uint64_t key = add_shape(add_shape(key_of(r, CONV, y, c->x, c->w), c->past), c->b);
+    const int rest[2] = {c->groups, c->upsample_2x};
+    key = em_fnv1a64(key, c->stride, sizeof c->stride);
+    key = em_fnv1a64(key, c->pad_before, sizeof c->pad_before);
+    key = em_fnv1a64(key, c->pad_after, sizeof c->pad_after);
+    key = em_fnv1a64(key, rest, sizeof rest);
+    size_t *at = r->memo ? recall(r->memo, key, &found) : NULL;
+    if (found) return *at;
+    size_t bytes = r->ops->conv_workspace(r, y, c);
+    if (at) *at = bytes;
+    return bytes;
+}
+
 static bool vector_fits(em_tensor v, int64_t c)
 {
     return em_tensor_is_empty(v) || (em_tensor_count(v) == c && em_dtype_is_float(v.dtype));
@@ -48,19 +118,25 @@ static em_tensor with_cols(em_run *r, em_tensor x, int64_t cols)
 
 /* ---- matrix products ------------------------------------------------------------------------- */
 
+/* y = act(x W^T + b) with room for the kernel behind y. */
+static em_tensor linear(em_run *r, em_tensor y, em_tensor x, em_tensor w, em_tensor b, em_act act)
+{
+    em_mark m = em_run_mark(r);
+    em_tensor ws = workspace(r, em_run_stopped(r) ? 0 : linear_size(r, y, x, w));
+    if (em_run_stopped(r)) return EMPTY;
+    r->flops += 2.0 * (double)em_tensor_count(y) * (double)em_cols(w);
+    r->products++;
+    em_status st = r->ops->linear(r, y, x, w, b, act, ws.data);
+    em_run_release(r, m);
+    return done(r, st, "linear", y);
+}
+
 em_tensor em_linear(em_run *r, em_tensor x, em_tensor w, em_tensor b, em_act act)
 {
     if (em_run_stopped(r)) return EMPTY;
     if (w.ndim != 2 || em_cols(x) != em_cols(w) || !vector_fits(b, w.dim[0]))
         return misfit(r, "linear", x, w);
-    em_tensor y = with_cols(r, x, w.dim[0]);
-    em_mark m = em_run_mark(r);
-    em_tensor ws = workspace(r, em_run_stopped(r) ? 0 : r->ops->linear_workspace(r, y, x, w));
-    if (em_run_stopped(r)) return EMPTY;
-    r->flops += 2.0 * (double)em_tensor_count(y) * (double)em_cols(w);
-    em_status st = r->ops->linear(r, y, x, w, b, act, ws.data);
-    em_run_release(r, m);
-    return done(r, st, "linear", y);
+    return linear(r, with_cols(r, x, w.dim[0]), x, w, b, act);
 }
 
 static em_tensor as_batch(em_tensor t)
@@ -78,19 +154,38 @@ static bool attention_fits(em_tensor q, em_tensor k, em_tensor v, const em_attn 
            em_tensor_count(a->rel_bias) == a->heads * (q.dim[1] + k.dim[1] - 1);
 }
 
+static void attention(em_run *r, em_tensor y, em_tensor q, em_tensor k, em_tensor v,
+                      const em_attn *a)
+{
+    em_mark m = em_run_mark(r);
+    em_tensor ws = workspace(r, em_run_stopped(r) ? 0 : attention_size(r, q, k, a));
+    if (em_run_stopped(r)) return;
+    r->flops += 4.0 * (double)em_tensor_count(q) * (double)k.dim[1];
+    r->products++;
+    em_status st = r->ops->attention(r, y, q, k, v, a, ws.data);
+    em_run_release(r, m);
+    done(r, st, "attention", y);
+}
+
 em_tensor em_attention(em_run *r, em_tensor q, em_tensor k, em_tensor v, const em_attn *a)
 {
     if (em_run_stopped(r)) return EMPTY;
-    em_tensor qb = as_batch(q), kb = as_batch(k), vb = as_batch(v);
-    if (!attention_fits(qb, kb, vb, a)) return misfit(r, "attention", q, k);
     em_tensor y = like(r, q, q.dtype);
-    em_mark m = em_run_mark(r);
-    em_tensor ws = workspace(r, em_run_stopped(r) ? 0 : r->ops->attention_workspace(r, qb, kb, a));
-    if (em_run_stopped(r)) return EMPTY;
-    r->flops += 4.0 * (double)em_tensor_count(q) * (double)kb.dim[1];
-    em_status st = r->ops->attention(r, as_batch(y), qb, kb, vb, a, ws.data);
-    em_run_release(r, m);
-    return done(r, st, "attention", y);
+    em_attention_to(r, y, q, k, v, a);
+    return em_run_stopped(r) ? EMPTY : y;
+}
+
+void em_attention_to(em_run *r, em_tensor y, em_tensor q, em_tensor k, em_tensor v,
+                     const em_attn *a)
+{
+    if (em_run_stopped(r)) return;
+    em_tensor qb = as_batch(q), kb = as_batch(k), vb = as_batch(v);
+    if (!attention_fits(qb, kb, vb, a))
+        misfit(r, "attention", q, k);
+    else if (em_tensor_count(y) != em_tensor_count(q) || y.dtype != q.dtype)
+        misfit(r, "attention", y, q);
+    else
+        attention(r, em_view(y, qb.dim, qb.ndim), qb, kb, vb, a);
 }
 
 /* One- and two-dimensional convolutions are three-dimensional ones with axes of length one. */
@@ -142,9 +237,10 @@ em_tensor em_conv(em_run *r, em_tensor x, em_tensor past, em_tensor w, em_tensor
     if (!conv_shape(&c, out)) return misfit(r, "conv", x, w);
     em_tensor y = em_run_tensor(r, x.dtype, out, 4);
     em_mark m = em_run_mark(r);
-    em_tensor ws = workspace(r, em_run_stopped(r) ? 0 : r->ops->conv_workspace(r, y, &c));
+    em_tensor ws = workspace(r, em_run_stopped(r) ? 0 : conv_size(r, y, &c));
     if (em_run_stopped(r)) return EMPTY;
     r->flops += 2.0 * (double)em_tensor_count(y) * (double)(em_tensor_count(c.w) / c.w.dim[0]);
+    r->products++;
     em_status st = r->ops->conv(r, y, &c, ws.data);
     em_run_release(r, m);
     if (x.ndim == 2) y = em_view(y, EM_SHAPE(out[2], out[3]));
@@ -162,14 +258,17 @@ em_tensor em_weight_norm(em_run *r, em_tensor g, em_tensor v)
 
 /* ---- norms ----------------------------------------------------------------------------------- */
 
-static em_tensor norm(em_run *r, em_tensor x, const em_norm_spec *s)
+static em_tensor norm_to(em_run *r, em_tensor y, em_tensor x, const em_norm_spec *s)
 {
     if (em_run_stopped(r)) return EMPTY;
     if (!vector_fits(s->w, em_cols(x)) || !vector_fits(s->b, em_cols(x)))
         return misfit(r, "norm", x, s->w);
-    em_tensor y = like(r, x, r->dtype);
-    if (em_run_stopped(r)) return EMPTY;
     return done(r, r->ops->norm(r, y, x, s), "norm", y);
+}
+
+static em_tensor norm(em_run *r, em_tensor x, const em_norm_spec *s)
+{
+    return em_run_stopped(r) ? EMPTY : norm_to(r, like(r, x, r->dtype), x, s);
 }
 
 em_tensor em_layer_norm(em_run *r, em_tensor x, em_tensor w, em_tensor b, float eps)
@@ -186,6 +285,11 @@ em_tensor em_norm_modulate(em_run *r, em_tensor x, em_tensor scale, em_tensor sh
 em_tensor em_rms_norm(em_run *r, em_tensor x, em_tensor w, float eps)
 {
     return norm(r, x, &(em_norm_spec){.kind = EM_NORM_RMS, .eps = eps, .w = w});
+}
+
+void em_rms_norm_inplace(em_run *r, em_tensor x, em_tensor w, float eps)
+{
+    norm_to(r, x, x, &(em_norm_spec){.kind = EM_NORM_RMS, .eps = eps, .w = w});
 }
 
 em_tensor em_l2_norm(em_run *r, em_tensor x, em_tensor gamma, em_act act)

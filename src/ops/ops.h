@@ -45,6 +45,9 @@ typedef struct em_attn {
  * buffer.
  * q (B, Nq, C)   k, v (B, Nk, C), one type   -> (B, Nq, C).  Two dimensions mean B = 1. */
 em_tensor em_attention(em_run *r, em_tensor q, em_tensor k, em_tensor v, const em_attn *a);
+/* The same into y, of q's type and count, which overlaps none of the others. */
+void em_attention_to(em_run *r, em_tensor y, em_tensor q, em_tensor k, em_tensor v,
+                     const em_attn *a);
 
 typedef struct em_conv_spec {
     int stride[3];     /* time, height, width; 0 means 1 */
@@ -73,6 +76,8 @@ em_tensor em_layer_norm(em_run *r, em_tensor x, em_tensor w, em_tensor b, float 
 em_tensor em_norm_modulate(em_run *r, em_tensor x, em_tensor scale, em_tensor shift, float eps);
 /* x / sqrt(mean(x^2) + eps) * w                                                  -> run */
 em_tensor em_rms_norm(em_run *r, em_tensor x, em_tensor w, float eps);
+/* The same in x's place and type: the same bits where x has the run's type. */
+void em_rms_norm_inplace(em_run *r, em_tensor x, em_tensor w, float eps);
 /* act(x / max(||x||, 1e-12) * sqrt(C) * gamma): the Wan VAE's RMS norm           -> run */
 em_tensor em_l2_norm(em_run *r, em_tensor x, em_tensor gamma, em_act act);
 /* Each channel over time, (x - mean_t) / sqrt(var_t + eps) * w + b: group norm with one group a

@@ -18,6 +18,23 @@
 
 typedef struct em_ops em_ops;
 
+/* How much of a model goes through at once. No result depends on it: rows and frames do not see
+ * each other where this cuts, or remember what they need. Scratch does. */
+typedef struct em_cut {
+    int64_t ffn_rows; /* of the transformer's feed-forward networks; 0: all */
+    int vae_frames;   /* of the VAE at the full rate; 0: 1 */
+    int vae_latents;  /* that go into the VAE at once; 0: 1 */
+} em_cut;
+
+/* Workspace sizes that a table was asked for before, by all that they depend on. Plans repeat the
+ * same ops thousands of times, and asking a library takes as long as a small kernel. */
+enum { EM_MEMO_ENTRIES = 1024 };
+typedef struct em_memo {
+    uint64_t key[EM_MEMO_ENTRIES]; /* 0: free */
+    size_t bytes[EM_MEMO_ENTRIES];
+    size_t count;
+} em_memo;
+
 typedef struct em_run {
     const em_ops *ops;         /* borrowed: em_ops_ref(), em_ops_cpu(), … */
     em_arena arena;            /* owned by whoever opened it */
@@ -26,8 +43,11 @@ typedef struct em_run {
     em_dtype dtype;            /* the working type of matrix operands: F32, BF16 or F16 */
     const atomic_bool *cancel; /* borrowed; NULL: cannot be cancelled */
     bool plans;                /* the op table computes nothing and the arena is virtual */
-    double flops;              /* multiply-adds of linear, conv and attention, times two */
-    em_err err;                /* the first failure; EM_OK while all is well */
+    em_memo *memo;             /* borrowed; NULL: every op asks for itself */
+    em_cut cut;
+    double flops;     /* multiply-adds of linear, conv and attention, times two */
+    int64_t products; /* linear, conv and attention ops */
+    em_err err;       /* the first failure; EM_OK while all is well */
 } em_run;
 
 /* True after a failure or a cancel; the first call that sees the cancel flag sets the error. */

@@ -47,6 +47,7 @@ struct em_ops {
     size_t (*conv_workspace)(em_run *r, em_tensor y, const em_conv_args *c);
     em_status (*conv)(em_run *r, em_tensor y, const em_conv_args *c, void *ws);
     em_status (*weight_norm)(em_run *r, em_tensor y, em_tensor g, em_tensor v);
+    /* y may be x itself: a row is read before it is written. */
     em_status (*norm)(em_run *r, em_tensor y, em_tensor x, const em_norm_spec *s);
     em_status (*time_norm)(em_run *r, em_tensor y, em_tensor x, em_tensor w, em_tensor b,
                            float eps);

@@ -4,6 +4,13 @@
 
 enum { MASK_CHANNELS = 4 };
 
+int64_t em_job_portion(const em_job *j, int64_t done)
+{
+    int64_t left = j->grid.frames - done, most = j->run.cut.vae_latents;
+    if (done == 0 || most < 1) return 1;
+    return left < most ? left : most;
+}
+
 /* Frame 0 is the portrait, every later one mid grey (zero in [-1, 1]): the mask blanks it.
  * -> F32 (f, h, w, 16) */
 static em_tensor encode_clip(em_job *j)
@@ -14,14 +21,15 @@ static em_tensor encode_clip(em_job *j)
     em_vae_stream s = {0};
     em_tensor z =
         em_run_tensor(r, EM_F32, EM_SHAPE(f, j->grid.height, j->grid.width, EM_VAE_CHANNELS));
-    for (int64_t i = 0; i < f && !em_run_stopped(r); i++) {
+    for (int64_t i = 0, n; i < f && !em_run_stopped(r); i += n) {
         em_mark m = em_run_mark(r);
+        n = em_job_portion(j, i);
         em_tensor chunk = i == 0 ? em_upload(r, j->image, EM_F32, EM_SHAPE(1, h, w, 3))
-                                 : em_run_tensor(r, EM_F32, EM_SHAPE(EM_VAE_TIME, h, w, 3));
+                                 : em_run_tensor(r, EM_F32, EM_SHAPE(n * EM_VAE_TIME, h, w, 3));
         if (i > 0) em_fill(r, chunk, 0);
-        em_copy(r, em_slice(z, i, 1), em_vae_encode_chunk(r, vae, &s, chunk));
+        em_copy(r, em_slice(z, i, n), em_vae_encode_chunk(r, vae, &s, chunk));
         em_run_release(r, m);
-        em_job_progress(j, (int)i + 1, (int)f);
+        em_job_progress(j, (int)(i + n), (int)f);
     }
     return z;
 }

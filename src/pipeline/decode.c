@@ -1,6 +1,6 @@
 /* Latents to frames: decoded one latent (one frame, then four) at a time, turned into bytes, moved
  * to the first frame's colours, looked at, and handed to the sink before the next latent is
- * touched. */
+ * touched; or a few latents at a time, as the run's cut says. */
 #include "base/time.h"
 #include "pipeline/job.h"
 
@@ -73,15 +73,22 @@ void em_job_decode(em_job *j)
     em_vae_stream s = {0};
     em_job_stage(j, EM_STAGE_DECODE, (int)f);
     look_at_latents(j);
+    j->began = !r->plans;
     if (!r->plans && !em_run_stopped(r) && j->sink->begin)
         heed(r, j->sink->begin(j->sink->user, j->width, j->height, j->frames, &r->err));
     em_tensor z = em_channels_last(r, j->x); // (f, h, w, 16)
-    for (int64_t i = 0; i < f && !em_run_stopped(r); i++) {
+    for (int64_t i = 0, n; i < f && !em_run_stopped(r); i += n) {
         em_mark m = em_run_mark(r);
-        em_tensor pixels = em_vae_decode_chunk(r, j->engine->vae, &s, em_slice(z, i, 1));
-        emit(j, pixels, i == 0 ? 0 : 1 + (i - 1) * EM_VAE_TIME);
+        n = em_job_portion(j, i);
+        em_tensor pixels = em_vae_decode_chunk(r, j->engine->vae, &s, em_slice(z, i, n));
+        for (int64_t k = 0; k < n; k++) {
+            em_mark one = em_run_mark(r);
+            emit(j, em_slice(pixels, k * EM_VAE_TIME, i ? EM_VAE_TIME : 1),
+                 i ? 1 + (i + k - 1) * EM_VAE_TIME : 0);
+            em_run_release(r, one);
+            em_job_progress(j, (int)(i + k) + 1, (int)f);
+        }
         em_run_release(r, m);
-        em_job_progress(j, (int)i + 1, (int)f);
     }
     hand_over(j);
     if (!r->plans && !em_run_stopped(r)) em_verdict_check(&j->verdict, &r->err);

@@ -1,6 +1,7 @@
 #include "pipeline/engine.h"
 
 #include "base/alloc.h"
+#include "base/process.h"
 #include "pipeline/audit.h"
 
 const char *em_model_name(em_model_kind kind)
@@ -164,10 +165,6 @@ static em_status check_widths(const em_engine *e, em_err *err)
 
 /* ---- engine ---------------------------------------------------------------------------------- */
 
-/* Page-locked host memory for weights that are streamed step after step: the transformer's blocks
- * of the released model take 2.5 GB. */
-static const size_t PINNED_BYTES = (size_t)4 << 30;
-
 static em_status choose_device(em_engine *e, const em_engine_params *p, em_err *err)
 {
     static const em_dtype dtype[] = {
@@ -178,6 +175,7 @@ static em_status choose_device(em_engine *e, const em_engine_params *p, em_err *
     e->dtype = dtype[p->dtype];
     e->memory_mode = p->memory_mode;
     e->vram_budget_bytes = p->vram_budget_bytes;
+    e->ram_budget_bytes = p->ram_budget_bytes;
     em_status st = em_ops_open(&e->ops, name, err);
     if (!st) st = em_pool_create(&e->pool, p->threads, e->ops->thread_start, err);
     if (st) return st;
@@ -185,9 +183,7 @@ static em_status choose_device(em_engine *e, const em_engine_params *p, em_err *
     e->residency = (em_residency){.device = d,
                                   .dtype = e->dtype,
                                   .pool = e->pool,
-                                  .drop_unpinned = p->memory_mode == EM_MEMORY_LIGHTWEIGHT,
-                                  .prefetch = !d->host_addressable,
-                                  .pinned_limit_bytes = PINNED_BYTES};
+                                  .prefetch = !d->host_addressable};
     return EM_OK;
 }
 
@@ -224,11 +220,14 @@ em_status em_engine_open(em_engine **out, const em_engine_params *p, em_err *err
     if (!st) st = check_widths(e, err);
     if (!st) st = em_tokenizer_open(&e->tokenizer, e->folder->files.tokenizer, err);
     if (!st) st = em_prompt_cache_open(&e->prompts, err);
+    if (!st) em_rates_open(&e->rates, e->ops, e->pool, e->dtype, p->rates_path, &e->log);
+    if (!st) st = em_memory_report_open(&e->report, p->memory_report_path, err);
     if (!st) open_prompt_folder(e, p);
     if (st)
         em_engine_close(&e);
     else
         *out = e;
+    if (!st) e->base_bytes = em_process_memory_now().rss_bytes;
     return st;
 }
 
@@ -245,6 +244,8 @@ void em_engine_close(em_engine **engine)
     em_dit_close(&e->dit);
     em_tokenizer_close(&e->tokenizer);
     em_prompt_cache_close(&e->prompts);
+    em_memory_report_close(&e->report);
+    em_rates_close(&e->rates);
     em_prompt_folder_close(&e->prompt_folder);
     for (int k = 0; k < EM_MODEL_COUNT; k++) em_ckpt_close(&e->ckpt[k]);
     em_model_folder_close(&e->folder);
@@ -253,7 +254,7 @@ void em_engine_close(em_engine **engine)
     *engine = NULL;
 }
 
-static em_status drop_block(em_engine *e, em_err *err)
+em_status em_engine_drop_block(em_engine *e, em_err *err)
 {
     em_status st = em_residency_set_store(&e->residency, NULL, 0, err);
     em_arena_close(&e->block);
@@ -263,13 +264,34 @@ static em_status drop_block(em_engine *e, em_err *err)
 em_status em_engine_take_block(em_engine *e, size_t size_bytes, em_err *err)
 {
     if (e->block.base && e->block.size_bytes >= size_bytes) return EM_OK;
-    em_status st = drop_block(e, err);
+    em_status st = em_engine_drop_block(e, err);
     return st ? st : em_arena_open(&e->block, e->ops->device, size_bytes, false, err);
+}
+
+bool em_engine_step_down(em_engine *e, em_memory_kind failed, const char **what)
+{
+    const struct {
+        em_memory_kind kind;
+        bool *taken;
+        const char *what;
+    } rung[] = {
+        {EM_MEMORY_IMAGES, &e->down.no_images, "streamed weights are read from their files"},
+        {EM_MEMORY_RING, &e->down.small_ring, "weights are copied in small pieces"},
+        {EM_MEMORY_BLOCK, &e->down.streamed, "weights are streamed"},
+        {EM_MEMORY_BLOCK, &e->down.narrow, "less goes through the models at once"},
+    };
+    for (size_t i = 0; i < EM_COUNT(rung); i++) {
+        if (rung[i].kind != failed || *rung[i].taken) continue;
+        *rung[i].taken = true;
+        *what = rung[i].what;
+        return true;
+    }
+    return false;
 }
 
 em_status em_engine_release_block(em_engine *e, em_err *err)
 {
-    return e->memory_mode == EM_MEMORY_LIGHTWEIGHT ? drop_block(e, err) : EM_OK;
+    return e->memory_mode == EM_MEMORY_LIGHTWEIGHT ? em_engine_drop_block(e, err) : EM_OK;
 }
 
 void em_engine_cancel(em_engine *engine)

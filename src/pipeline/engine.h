@@ -12,8 +12,10 @@
 #include "models/wan_vae.h"
 #include "models/wav2vec2.h"
 #include "ops/table.h"
+#include "pipeline/memory_report.h"
 #include "pipeline/prompt_cache.h"
 #include "pipeline/prompt_folder.h"
+#include "pipeline/rates.h"
 
 #include <stdatomic.h>
 
@@ -26,6 +28,15 @@ typedef enum em_model_kind {
     EM_MODEL_TRANSFORMER,
     EM_MODEL_COUNT
 } em_model_kind;
+
+/* What could not be had in spite of a plan: later requests do without. Each rung is taken once. */
+typedef struct em_step_down {
+    bool streamed;    /* the least block of the width that was chosen */
+    bool narrow;      /* the least of all */
+    bool no_images;   /* streamed weights are read from their files every time */
+    bool small_ring;  /* through a small ring */
+    char reason[256]; /* of the last one; or empty */
+} em_step_down;
 
 struct em_engine {
     em_log log;
@@ -45,10 +56,21 @@ struct em_engine {
     em_residency residency;
     em_arena block; /* device memory of the runs; kept between them unless memory is to be spared */
     em_memory_mode memory_mode;
-    uint64_t vram_budget_bytes; /* 0: what is free */
-    unsigned plans;             /* serials handed out to plans so far */
+    uint64_t vram_budget_bytes, ram_budget_bytes; /* 0: what is free */
+    uint64_t base_bytes;                          /* the process, once all models were opened */
+    em_rates rates;
+    em_step_down down;
+    em_memory_report report;
+    char said[256]; /* the policy that was told last */
+    unsigned plans; /* serials handed out to plans so far */
     atomic_bool cancel;
 };
+
+typedef enum em_memory_kind {
+    EM_MEMORY_BLOCK, /* scratch and weights, on the device */
+    EM_MEMORY_RING,  /* page-locked, between files and the device */
+    EM_MEMORY_IMAGES /* page-locked, of streamed weights */
+} em_memory_kind;
 
 /* A run on the engine's device without an arena: open one (or a virtual one) in it before use. */
 em_run em_engine_run(em_engine *e);
@@ -56,6 +78,11 @@ em_run em_engine_run(em_engine *e);
 /* A block of device memory of at least size_bytes in e->block; weights in an older one that is too
  * small are given up. */
 em_status em_engine_take_block(em_engine *e, size_t size_bytes, em_err *err);
+/* Takes the next rung after `failed`, which kind of memory it was that could not be had; false:
+ * none is left. *what (borrowed) becomes its description. */
+bool em_engine_step_down(em_engine *e, em_memory_kind failed, const char **what);
+/* Gives the block back, whatever the mode. */
+em_status em_engine_drop_block(em_engine *e, em_err *err);
 /* After a run: gives the block back where memory is to be spared. */
 em_status em_engine_release_block(em_engine *e, em_err *err);
 

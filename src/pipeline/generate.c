@@ -4,8 +4,12 @@
  * noise into the latents of a clip while it looks at a portrait, a prompt and a voice; a causal VAE
  * translates between latents and pictures. Upstream: antgroup/echomimic_v3, infer_flash.py and
  * src/pipeline_wan_fun_inpaint_audio_2512.py. */
+#include "base/process.h"
 #include "base/time.h"
 #include "pipeline/job.h"
+
+#include <stdio.h>
+#include <string.h>
 
 static void conditions_and_steps(em_job *j)
 {
@@ -32,9 +36,7 @@ static void method(em_job *j)
     em_job_decode(j);
 }
 
-/* The method on a plan of the engine's op table: every stage's scratch, the order of the weights,
- * and the arithmetic. */
-static em_status rehearse(em_job *j, em_err *err)
+em_status em_job_rehearse(em_job *j, em_cut cut, em_memo *memo, em_err *err)
 {
     em_engine *e = j->engine;
     em_ops plan;
@@ -44,12 +46,16 @@ static em_status rehearse(em_job *j, em_err *err)
                             .serial = ++e->plans,
                             .capacity_bytes = SIZE_MAX,
                             .record = &j->trace};
+    em_trace_close(&j->trace);
     em_ops_plan(&plan, e->ops);
     j->run = em_engine_run(e);
     j->run.ops = &plan;
     j->run.plans = true;
+    j->run.cut = cut;
+    j->run.memo = memo;
     j->run.residency = &weights;
     em_arena_open_virtual(&j->run.arena);
+    j->result.forwards = 0;
     method(j);
     em_residency_close(&weights);
     if (j->run.err.code) return em_fail(err, j->run.err.code, "%s", j->run.err.msg);
@@ -60,43 +66,6 @@ static em_status rehearse(em_job *j, em_err *err)
     return EM_OK;
 }
 
-/* How large the block of device memory may become. */
-static size_t block_limit(const em_engine *e, const em_budget *b)
-{
-    uint64_t total, free;
-    if (e->vram_budget_bytes && e->memory_mode != EM_MEMORY_LIGHTWEIGHT)
-        return (size_t)e->vram_budget_bytes;
-    switch (e->memory_mode) {
-    case EM_MEMORY_BEEFY: return SIZE_MAX;
-    case EM_MEMORY_AUTO:
-        e->ops->device->memory_info(e->ops->device, &total, &free);
-        return (size_t)free + e->block.size_bytes;
-    case EM_MEMORY_LIGHTWEIGHT:
-    default: return b->smallest_bytes;
-    }
-}
-
-/* What the request will need, and how the stages share it. */
-static em_status forecast(em_job *j, em_err *err)
-{
-    em_engine *e = j->engine;
-    em_budget b;
-    size_t block = 0;
-    em_status st = rehearse(j, err);
-    if (st) return st;
-    em_residency like = e->residency;
-    like.serial = e->plans;
-    e->plans += EM_BUDGET_SERIALS;
-    st = em_budget_open(&b, j->need, EM_STAGE_COUNT, &j->trace, &like, err);
-    if (!st) st = em_budget_fit(&b, block_limit(e, &b), &block, err);
-    if (st) return st;
-    j->result.device_bytes = block;
-    j->result.weight_bytes = b.resident_bytes;
-    for (int s = 0; s < EM_STAGE_COUNT; s++)
-        j->result.stage[s].store_bytes = j->need[s].weights_bytes;
-    return EM_OK;
-}
-
 em_status em_plan(em_engine *engine, const em_picture *image, const em_sound *audio,
                   const em_params *p, em_result *result, em_err *err)
 {
@@ -104,31 +73,50 @@ em_status em_plan(em_engine *engine, const em_picture *image, const em_sound *au
     const em_picture size_only = {.width = image->width, .height = image->height};
     const em_sound length_only = {.n = audio->n, .rate_hz = audio->rate_hz};
     em_status st = em_job_open(&j, engine, &size_only, &length_only, p, &(em_sink){0}, err);
-    if (!st) st = forecast(&j, err);
+    if (!st) st = em_policy_choose(&j, err);
     if (!st) *result = j.result;
     em_job_close(&j);
     return st;
 }
 
-static em_status compute(em_job *j, em_err *err)
+/* Everything that the run will take, before it starts: from here on nothing is allocated. *failed
+ * tells what could not be had. */
+static em_status take_memory(em_job *j, em_memory_kind *failed, em_err *err)
+{
+    em_engine *e = j->engine;
+    em_residency *w = &e->residency;
+    bool images_failed = false;
+    w->drop_unpinned = !j->policy.keep_mapped;
+    w->ring_bytes = j->policy.ring_bytes;
+    if (w->drop_unpinned) em_residency_drop_mapped(w);
+    *failed = EM_MEMORY_BLOCK;
+    em_status st = em_engine_take_block(e, j->policy.block_bytes, err);
+    if (st) return st;
+    st = em_residency_prepare(w, &j->trace, j->policy.image_bytes, &images_failed, err);
+    *failed = images_failed ? EM_MEMORY_IMAGES : EM_MEMORY_RING;
+    return st;
+}
+
+static em_status compute(em_job *j, em_memory_kind *failed, em_err *err)
 {
     em_engine *e = j->engine;
     em_residency *weights = &e->residency;
     em_status st = em_job_remember(j, err);
-    if (!st) st = em_engine_take_block(e, (size_t)j->result.device_bytes, err);
+    if (!st) st = take_memory(j, failed, err);
     if (st) return st;
+    *failed = EM_MEMORY_BLOCK;
     weights->follow = &j->trace;
     weights->cursor = 0;
-    weights->peak_bytes = weights->resident_bytes;
-    weights->copied_bytes = 0;
+    em_residency_count_anew(weights);
     j->run = em_engine_run(e);
     j->run.arena = e->block;
+    j->run.cut = j->policy.cut;
+    j->block_held_bytes = e->block.size_bytes;
     j->result.forwards = 0;
     j->result.color_ms = 0;
+    j->result.weight_bytes = j->result.mapped_bytes = j->result.copied_bytes = 0;
     method(j);
     j->result.scratch_bytes = j->run.arena.peak_bytes;
-    j->result.weight_bytes = weights->peak_bytes;
-    j->result.copied_bytes = weights->copied_bytes;
     weights->follow = NULL;
     st = em_engine_release_block(e, &j->run.err);
     if (j->run.err.code == EM_VERDICT) em_resume_discard(j->p->resume_path);
@@ -136,13 +124,58 @@ static em_status compute(em_job *j, em_err *err)
     return st;
 }
 
+/* Memory that could not be had in spite of the plan: on to the next rung, unless frames are out. */
+static bool step_down(em_job *j, em_memory_kind failed, em_status st, const em_err *why)
+{
+    em_engine *e = j->engine;
+    const char *what = "";
+    if ((st != EM_NOVRAM && st != EM_NOMEM) || j->began) return false;
+    if (!em_engine_step_down(e, failed, &what)) return false;
+    snprintf(e->down.reason, sizeof e->down.reason, "%s: %.190s", what, why->msg);
+    em_logf(&e->log, EM_LOG_WARN, "memory that was planned could not be had, from now on %s (%s)",
+            what, why->msg);
+    em_err ignored = {0};
+    em_engine_drop_block(e, &ignored);
+    em_resume_close(&j->resume);
+    return true;
+}
+
+/* Says the policy when it is another than before. */
+static void say_policy(em_job *j)
+{
+    em_engine *e = j->engine;
+    if (!strcmp(e->said, j->result.policy)) return;
+    memcpy(e->said, j->result.policy, sizeof e->said);
+    em_logf(&e->log, EM_LOG_INFO, "%s", e->said);
+}
+
+/* Chooses and computes; where memory fails that was planned, with the next rung. */
+static em_status attempt(em_job *j, em_err *err)
+{
+    em_memory_kind failed = EM_MEMORY_BLOCK;
+    for (;;) {
+        em_err mine = {0};
+        em_status st = em_policy_choose(j, &mine);
+        if (!st) {
+            say_policy(j);
+            j->plan = j->result;
+            em_memory_report_begin(&j->engine->report, j);
+            st = compute(j, &failed, &mine);
+            if (st && step_down(j, failed, st, &mine)) continue;
+        }
+        memcpy(j->result.step_down, j->engine->down.reason, sizeof j->result.step_down);
+        return st ? em_fail(err, st, "%s", mine.msg) : EM_OK;
+    }
+}
+
 em_status em_generate(em_engine *engine, const em_picture *image, const em_sound *audio,
                       const em_params *p, const em_sink *sink, em_result *result, em_err *err)
 {
     em_job j;
     em_status st = em_job_open(&j, engine, image, audio, p, sink, err);
-    if (!st) st = forecast(&j, err);
-    if (!st) st = compute(&j, err);
+    if (!st) st = attempt(&j, err);
+    if (!st) em_rates_learn(&engine->rates, &j.result);
+    if (!st) em_memory_report_end(&engine->report, &j);
     if (!st && result) *result = j.result;
     em_job_close(&j);
     return st;
@@ -159,11 +192,14 @@ void em_job_stage(em_job *j, em_stage stage, int total)
     } else if (!em_run_stopped(r)) {
         em_arena_set_floor(&r->arena, need->weights_bytes);
         em_residency_set_store(r->residency, r->arena.base, need->weights_bytes, &r->err);
+        em_residency_count_anew(r->residency);
     }
     j->stage = stage;
     j->reported = -1;
     j->stage_start_ms = em_now_ms();
     j->stage_start_flops = j->run.flops;
+    j->stage_start_products = j->run.products;
+    j->stage_start_peak = j->run.plans ? 0 : em_process_memory_now().rss_peak_bytes;
     em_arena_stage_begin(&j->run.arena);
     em_job_progress(j, 0, total);
 }
@@ -171,6 +207,7 @@ void em_job_stage(em_job *j, em_stage stage, int total)
 /* Arithmetic done so far and its pace forecast the rest; a plan told how much there is. */
 void em_job_progress(em_job *j, int done, int total)
 {
+    if (!j->run.plans) em_memory_report_sample(&j->engine->report, j);
     if (j->run.plans || j->run.err.code || !j->sink->progress || done == j->reported) return;
     em_run_sync(&j->run);
     j->reported = done;
@@ -184,6 +221,23 @@ void em_job_progress(em_job *j, int done, int total)
     j->sink->progress(j->sink->user, &p);
 }
 
+/* What the stage's weights did, into the stage and into the whole. */
+static void account(em_job *j, em_stage_report *s)
+{
+    const em_residency *w = j->run.residency;
+    em_result *r = &j->result;
+    em_process_memory m = em_process_memory_now();
+    s->weights_bytes = w->store_peak_bytes;
+    s->mapped_bytes = w->mapped_peak_bytes;
+    s->copied_bytes = w->copied_bytes;
+    s->packed_bytes = w->packed_bytes;
+    s->packed_ms = w->packed_ms;
+    s->rss_bytes = m.rss_peak_bytes > j->stage_start_peak ? m.rss_peak_bytes : m.rss_bytes;
+    if (w->peak_bytes > r->weight_bytes) r->weight_bytes = w->peak_bytes;
+    if (w->mapped_peak_bytes > r->mapped_bytes) r->mapped_bytes = w->mapped_peak_bytes;
+    r->copied_bytes += w->copied_bytes;
+}
+
 void em_job_stage_end(em_job *j, int total)
 {
     em_run_sync(&j->run);
@@ -191,9 +245,12 @@ void em_job_stage_end(em_job *j, int total)
     s->ms = j->run.plans ? 0 : em_now_ms() - j->stage_start_ms;
     s->flops = j->run.flops - j->stage_start_flops;
     s->scratch_bytes = j->run.arena.stage_peak_bytes;
+    j->stage_products[j->stage] = j->run.products - j->stage_start_products;
     if (j->run.plans) {
         j->need[j->stage].end = j->trace.count;
         j->need[j->stage].scratch_bytes = (size_t)s->scratch_bytes;
+    } else {
+        account(j, s);
     }
     em_job_progress(j, total, total);
 }

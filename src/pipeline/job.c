@@ -8,6 +8,7 @@
 #include "pipeline/noise.h"
 #include "pipeline/params.h"
 
+#include <stdio.h>
 #include <string.h>
 
 enum { MAX_PROMPT_IDS = 512 };
@@ -130,16 +131,25 @@ static size_t chunk_values(const em_job *j)
     return EM_VAE_TIME * (size_t)j->width * (size_t)j->height * 3;
 }
 
+/* Page-locked memory is scarce: without it copies wait, and nothing else changes. */
 static em_status open_frames(em_job *j, em_job_frames *f, em_err *err)
 {
-    em_device *d = j->engine->ops->device;
+    em_engine *e = j->engine;
+    em_device *d = e->ops->device;
+    em_err full = {0};
+    size_t n = chunk_values(j) * (sizeof *f->pixels + sizeof *f->rgb);
     void *p = NULL;
-    em_status st = d->host_alloc(d, &p, chunk_values(j) * sizeof *f->pixels, err);
+    if (d->host_alloc(d, &p, n, &full)) {
+        em_logf(&e->log, EM_LOG_DEBUG, "frames go through pageable memory: %s", full.msg);
+        snprintf(e->down.reason, sizeof e->down.reason, "frames go through pageable memory: %.190s",
+                 full.msg);
+        f->pageable = true;
+        p = em_alloc(n);
+    }
+    if (!p) return em_fail(err, EM_NOMEM, "no memory for frames of %d x %d", j->width, j->height);
     f->pixels = p;
-    p = NULL;
-    if (!st) st = d->host_alloc(d, &p, chunk_values(j), err);
-    f->rgb = p;
-    return st ? st : d->event_create(d, &f->copied, err);
+    f->rgb = (uint8_t *)(f->pixels + chunk_values(j));
+    return d->event_create(d, &f->copied, err);
 }
 
 static void close_frames(em_job *j, em_job_frames *f)
@@ -148,8 +158,9 @@ static void close_frames(em_job *j, em_job_frames *f)
     if (!d) return;
     em_err ignored = {0};
     if (f->copied) d->event_sync(d, f->copied, &ignored);
-    if (f->pixels) d->host_free(d, f->pixels, chunk_values(j) * sizeof *f->pixels);
-    if (f->rgb) d->host_free(d, f->rgb, chunk_values(j));
+    if (f->pixels && !f->pageable)
+        d->host_free(d, f->pixels, chunk_values(j) * (sizeof *f->pixels + sizeof *f->rgb));
+    if (f->pageable) em_free(f->pixels);
     d->event_destroy(d, f->copied);
     *f = (em_job_frames){0};
 }

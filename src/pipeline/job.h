@@ -6,11 +6,11 @@
 #ifndef EM_PIPELINE_JOB_H
 #define EM_PIPELINE_JOB_H
 
-#include "memory/budget.h"
 #include "pipeline/color.h"
 #include "pipeline/engine.h"
 #include "pipeline/frames.h"
 #include "pipeline/guidance.h"
+#include "pipeline/policy.h"
 #include "pipeline/resume.h"
 #include "pipeline/sampler.h"
 #include "pipeline/teacache.h"
@@ -18,13 +18,14 @@
 /* Decoded frames on their way to the sink, in memory that the device writes to. */
 typedef struct em_job_frames {
     float *pixels;    // (4, height, width, 3) owned
-    uint8_t *rgb;     // (4, height, width, 3) the same in bytes; owned
+    uint8_t *rgb;     // (4, height, width, 3) the same in bytes, behind them
+    bool pageable;    /* the device had no memory of its own kind for them */
     em_event *copied; /* owned */
     int64_t first;    /* of the clip's frames */
     int count;        /* 0: nothing is under way */
 } em_job_frames;
 
-typedef struct em_job {
+struct em_job {
     em_engine *engine; /* borrowed, like the next two */
     const em_params *p;
     const em_sink *sink;
@@ -64,13 +65,19 @@ typedef struct em_job {
     /* what the plan found: the order of weights, and each stage's share of the block */
     em_trace trace;
     em_stage_need need[EM_STAGE_COUNT];
+    em_policy policy;
+    em_result plan; /* the forecast, once the result is the measurement */
 
     em_result result;
     em_stage stage;
     int reported; /* the last `done` of this stage that the sink was told */
     double start_ms, stage_start_ms, stage_start_flops;
-    double total_flops; /* by the plan; 0 while planning */
-} em_job;
+    int64_t stage_start_products, stage_products[EM_STAGE_COUNT];
+    uint64_t stage_start_peak; /* of the process */
+    uint64_t block_held_bytes; /* by the engine, for this run */
+    double total_flops;        /* by the plan; 0 while planning */
+    bool began;                /* the sink was told: too late to start again */
+};
 
 /* Sizes, host buffers, the schedule. Without pixels or samples (a plan) their buffers stay
  * empty. */
@@ -78,6 +85,9 @@ em_status em_job_open(em_job *j, em_engine *e, const em_picture *image, const em
                       const em_params *p, const em_sink *sink, em_err *err);
 void em_job_close(em_job *j);
 
+/* The method on a plan, at a width: every stage's scratch, the order of the weights (j->trace,
+ * owned by the job), and the arithmetic. */
+em_status em_job_rehearse(em_job *j, em_cut cut, em_memo *memo, em_err *err);
 size_t em_job_latents(const em_job *j); /* how many values */
 
 /* The stages of generate.c; failures stay in j->run.err. */
@@ -88,6 +98,8 @@ void em_job_audio(em_job *j);   /* cond[].audio, with and without the voice */
 void em_job_denoise(em_job *j); /* x: from noise to the clip's latents */
 void em_job_decode(em_job *j);  /* frames into the sink */
 
+/* How many latents go into the VAE at once when `done` of them are: the first goes alone. */
+int64_t em_job_portion(const em_job *j, int64_t done);
 /* Over an interruption (recall.c). A plan remembers and recalls nothing. */
 em_status em_job_remember(em_job *j, em_err *err); /* opens p->resume_path, if there is one */
 bool em_job_recall(em_job *j);           /* all steps were done: x holds the latents, decode them */

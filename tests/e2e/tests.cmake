@@ -1,5 +1,5 @@
 # The program itself on tiny checkpoints: each script is one test; 77 means skipped.
-set(scripts videos checkpoints bad_input full_disk interrupt ledger drop_in)
+set(scripts videos checkpoints bad_input full_disk interrupt ledger drop_in memory)
 if(NOT EM_MEDIA)
   set(scripts y4m)
 endif()

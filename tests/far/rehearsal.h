@@ -22,6 +22,7 @@ typedef struct rehearsal {
     const em_ops *ops; /* borrowed */
     em_pool *pool;     /* borrowed, or NULL */
     em_dtype dtype;
+    em_cut cut;
     bool poisoned;      /* scratch */
     size_t spare_bytes; /* of scratch beyond the plan, so that a wrong plan shows as a difference */
 

@@ -78,12 +78,12 @@ static inline void tiny_see(em_run *r, em_tensor t)
  * the plan says. Scratch and weights must peak where the plan said, everything that was pinned must
  * be unpinned, and where no weights travel nothing may be allocated meanwhile. `compute` compares
  * its results unless r->plans. Returns tiny_bits. */
-static inline uint64_t tiny_run_on(const em_ops *ops, em_pool *pool, em_dtype dtype,
-                                   tiny_forward *compute, void *arg)
+static inline uint64_t tiny_run_cut(const em_ops *ops, em_pool *pool, em_dtype dtype, em_cut cut,
+                                    tiny_forward *compute, void *arg)
 {
     em_err err = {0};
     em_run r;
-    rehearsal f = {.ops = ops, .pool = pool, .dtype = dtype, .poisoned = true};
+    rehearsal f = {.ops = ops, .pool = pool, .dtype = dtype, .cut = cut, .poisoned = true};
     rehearse_plan(&f, &r);
     compute(&r, arg);
     assert_ok(r.err.code, r.err);
@@ -103,13 +103,19 @@ static inline uint64_t tiny_run_on(const em_ops *ops, em_pool *pool, em_dtype dt
     return tiny_bits;
 }
 
+static inline uint64_t tiny_run_on(const em_ops *ops, em_pool *pool, em_dtype dtype,
+                                   tiny_forward *compute, void *arg)
+{
+    return tiny_run_cut(ops, pool, dtype, (em_cut){0}, compute, arg);
+}
+
 static inline void tiny_run(const em_ops *ops, em_dtype dtype, tiny_forward *compute, void *arg)
 {
     tiny_run_on(ops, NULL, dtype, compute, arg);
 }
 
-/* On the fast table: by one thread, by two, and far away with the weights streamed, which must give
- * the same bits. */
+/* On the fast table: by one thread, by two, and far away with the weights streamed and the work cut
+ * into odd pieces, which must give the same bits. */
 static inline void tiny_run_cpu(em_dtype dtype, tiny_forward *compute, void *arg)
 {
     em_err err = {0};
@@ -119,7 +125,8 @@ static inline void tiny_run_cpu(em_dtype dtype, tiny_forward *compute, void *arg
     assert_ok(em_pool_create(&pool, 2, ops->thread_start, &err), err);
     uint64_t alone = tiny_run_on(ops, NULL, dtype, compute, arg),
              shared = tiny_run_on(ops, pool, dtype, compute, arg),
-             away = tiny_run_on(em_ops_find("far"), pool, dtype, compute, arg);
+             away = tiny_run_cut(em_ops_find("far"), pool, dtype,
+                                 (em_cut){.ffn_rows = 7, .vae_frames = 3}, compute, arg);
     em_pool_destroy(&pool);
     assert_true(alone != EM_FNV1A64_INIT); /* there was something to compare */
     assert_true(alone == shared);

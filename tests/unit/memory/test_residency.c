@@ -328,6 +328,54 @@ static void a_store_may_move(void **state)
     close_blocks(m);
 }
 
+/* Everything is there before the run: pinning along the trace asks for nothing more. */
+static void preparing_takes_it_all(void **state)
+{
+    (void)state;
+    blocks *m = open_blocks();
+    em_trace trace = {0};
+    em_err err = {0};
+    bool images_failed = true;
+    size_t image = image_bytes();
+    em_residency plan = {.dtype = EM_BF16, .counts_only = true, .serial = 2, .record = &trace};
+    plan.capacity_bytes = SIZE_MAX;
+    for (int i = 0; i < 3 * GROUPS; i++) {
+        pin(&plan, &m->group[i % GROUPS]);
+        unpin(&plan, &m->group[i % GROUPS]);
+    }
+    em_residency_close(&plan);
+    em_trace_link(&trace);
+    void *store = aligned_alloc(256, 2 * image);
+    em_residency r = {.dtype = EM_BF16, .follow = &trace};
+    assert_ok(em_residency_prepare(&r, &trace, 1 << 20, &images_failed, &err), err);
+    assert_false(images_failed);
+    assert_int_equal(r.images_bytes, 0); /* on the host nothing is gained by them */
+    assert_ok(em_residency_set_store(&r, store, 2 * image, &err), err);
+    uint64_t calls = em_alloc_calls();
+    for (int i = 0; i < 3 * GROUPS; i++) {
+        pin(&r, &m->group[i % GROUPS]);
+        assert_values(m, i % GROUPS);
+        unpin(&r, &m->group[i % GROUPS]);
+    }
+    assert_int_equal(em_alloc_calls(), calls);
+    em_residency_count_anew(&r);
+    assert_int_equal(r.copied_bytes, 0);
+    assert_int_equal(r.peak_bytes, r.resident_bytes);
+    assert_true(em_residency_sound(&r));
+    r.stored[0]->real.pins++; /* a pin that nobody made */
+    assert_false(em_residency_sound(&r));
+    r.stored[0]->real.pins--;
+    r.resident_bytes++;
+    assert_false(em_residency_sound(&r));
+    r.resident_bytes--;
+    r.stored[1]->real.offset_bytes = 0;
+    assert_false(em_residency_sound(&r));
+    em_residency_close(&r);
+    em_trace_close(&trace);
+    free(store);
+    close_blocks(m);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -338,6 +386,7 @@ int main(void)
         cmocka_unit_test(foresight_saves_loads),
         cmocka_unit_test(too_small_a_store_says_so),
         cmocka_unit_test(a_store_may_move),
+        cmocka_unit_test(preparing_takes_it_all),
         cmocka_unit_test_setup_teardown(dropped_pages_come_back, tmpdir_setup, tmpdir_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

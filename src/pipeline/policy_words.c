@@ -1,0 +1,147 @@
+/* A memory policy in words: what was chosen and why, and why nothing could be. */
+#include "base/str.h"
+#include "pipeline/job.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+static const char *mode_name(em_memory_mode m)
+{
+    static const char *const name[] = {[EM_MEMORY_LIGHTWEIGHT] = "lightweight",
+                                       [EM_MEMORY_BEEFY] = "beefy",
+                                       [EM_MEMORY_AUTO] = "auto"};
+    return name[m];
+}
+
+/* A text of bounded size that is built piece by piece; what does not fit is cut. */
+typedef struct text {
+    char *out;
+    size_t size, len;
+} text;
+
+static void add(text *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static void add(text *t, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    int n = vsnprintf(t->out + t->len, t->size - t->len, fmt, ap);
+    va_end(ap);
+    if (n > 0) t->len = t->len + (size_t)n < t->size ? t->len + (size_t)n : t->size - 1;
+}
+
+/* A budget that the flags take: MiB, rounded up. */
+static unsigned long long mebibytes(uint64_t bytes)
+{
+    return (unsigned long long)((bytes + (1 << 20) - 1) >> 20);
+}
+
+/* The models whose weights come into the block more than once. */
+static void add_streamed(text *t, const em_job *j)
+{
+    static const char *const model[EM_STAGE_COUNT] = {
+        [EM_STAGE_ENCODE] = "VAE",          [EM_STAGE_TEXT] = "UMT5",
+        [EM_STAGE_IMAGE] = "CLIP",          [EM_STAGE_AUDIO] = "wav2vec2",
+        [EM_STAGE_DENOISE] = "transformer", [EM_STAGE_DECODE] = "VAE"};
+    const char *last = "";
+    int named = 0;
+    for (int s = 0; s < EM_STAGE_COUNT; s++) {
+        const em_stage_need *n = &j->need[s];
+        if (!model[s] || !n->streamed_bytes || !strcmp(model[s], last)) continue;
+        add(t, "%s%s", named++ ? ", " : "", model[s]);
+        last = model[s];
+    }
+}
+
+static bool streams(const em_job *j)
+{
+    for (int s = 0; s < EM_STAGE_COUNT; s++)
+        if (j->need[s].streamed_bytes) return true;
+    return false;
+}
+
+static void add_host(text *t, const em_job *j)
+{
+    char a[16], b[16];
+    const em_result *r = &j->result;
+    add(t, "%s for the process, %s of it scratch and converted weights; ",
+        em_format_bytes(a, r->host_bytes), em_format_bytes(b, r->device_bytes));
+    add(t, j->policy.keep_mapped ? "weights stay in memory once they were read"
+                                 : "weights are read where their files have them and let go after "
+                                   "use");
+}
+
+static void add_device(text *t, const em_job *j)
+{
+    char a[16], b[16];
+    const em_result *r = &j->result;
+    add(t, "a block of %s on the device", em_format_bytes(a, r->device_bytes));
+    if (streams(j)) {
+        add(t, "; streamed while it computes: ");
+        add_streamed(t, j);
+        add(t, " (%s page-locked)", em_format_bytes(b, r->pinned_bytes));
+    } else {
+        add(t, "; every weight is copied once and stays as long as it is needed");
+    }
+}
+
+/* What lightweight's user would get from the rest of the memory. */
+static void add_gain(text *t, const em_result *r, const em_policy_room *room)
+{
+    char bytes[16], all[24], here[24];
+    add(t, "; beefy would fit (%s)", em_format_bytes(bytes, room->all_bytes));
+    if (room->all_ms < 0.99 * r->forecast_ms)
+        add(t, " and take about %s instead of %s", em_format_seconds(all, room->all_ms / 1000),
+            em_format_seconds(here, r->forecast_ms / 1000));
+    else
+        add(t, " and gain nothing");
+}
+
+void em_policy_describe(em_job *j, const em_policy_room *room)
+{
+    em_engine *e = j->engine;
+    const em_result *r = &j->result;
+    text t = {.out = j->result.policy, .size = sizeof j->result.policy};
+    char a[16];
+    bool host = e->ops->device->host_addressable;
+    add(&t, "%s on %s: ", mode_name(e->memory_mode), e->ops->device->name);
+    if (host)
+        add_host(&t, j);
+    else
+        add_device(&t, j);
+    if (e->memory_mode == EM_MEMORY_AUTO)
+        add(&t, "; the fastest that fits %s", em_format_bytes(a, room->limit_bytes));
+    if (e->memory_mode == EM_MEMORY_LIGHTWEIGHT && room->all_bytes <= room->limit_bytes)
+        add_gain(&t, r, room);
+    add(&t, ".");
+}
+
+em_status em_policy_refuse(const em_job *j, const em_policy_room *room, em_err *err)
+{
+    const em_engine *e = j->engine;
+    bool host = e->ops->device->host_addressable;
+    bool ram = host && !(e->vram_budget_bytes && e->vram_budget_bytes <= room->limit_bytes);
+    const char *flag = ram ? "ram_budget" : "vram_budget";
+    uint64_t need = ram ? room->smallest_ram : room->smallest_vram;
+    uint64_t may = ram ? room->ram_bytes : room->limit_bytes;
+    em_status code = host ? EM_NOMEM : EM_NOVRAM;
+    char a[16], b[16];
+    uint64_t beefy = room->once_bytes + (ram ? room->rest_bytes : 0);
+    if (e->memory_mode == EM_MEMORY_BEEFY && room->others_fit)
+        return em_fail(err, code,
+                       "beefy needs %s for %d frames of %d x %d, there is room for %s: use "
+                       "--memory_mode auto, or --%s %lluM",
+                       em_format_bytes(a, beefy), j->frames, j->width, j->height,
+                       em_format_bytes(b, may), flag, mebibytes(beefy));
+    if (!host && j->result.smallest_bytes <= room->limit_bytes)
+        return em_fail(err, EM_NOMEM,
+                       "%d frames of %d x %d need %s of host memory in any mode, more than there "
+                       "is: --ram_budget %lluM would do",
+                       j->frames, j->width, j->height, em_format_bytes(a, room->smallest_ram),
+                       mebibytes(room->smallest_ram));
+    return em_fail(err, code,
+                   "%d frames of %d x %d need %s in any mode, there is room for %s: --%s %lluM "
+                   "would do, or a smaller --sample_size or --video_length",
+                   j->frames, j->width, j->height, em_format_bytes(a, need),
+                   em_format_bytes(b, may), flag, mebibytes(need));
+}

@@ -1,0 +1,147 @@
+#include "pipeline/rates.h"
+
+#include "base/alloc.h"
+#include "base/log.h"
+#include "io/file.h"
+#include "io/json.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum { MAX_FILE_BYTES = 1 << 16 };
+
+/* Assumed until measured, stated in docs/MEMORY.md. */
+static const double HOST_FLOPS_PER_MS = 40e9 / 1000; /* of one thread; double without float32 */
+static const double DEVICE_FLOPS_PER_MS = 250e12 / 1000;
+static const double DEVICE_PRODUCT_MS = 0.02, HOST_PRODUCT_MS = 0.01;
+static const double PACK_BYTES_PER_MS = 2e9 / 1000;
+static const double COPY_BYTES_PER_MS = 20e9 / 1000;
+
+/* Stages that are too short to tell a rate. */
+static const double LEAST_MS = 20;
+
+bool em_rates_measured(const em_rates *r)
+{
+    return r->measured[EM_STAGE_DENOISE];
+}
+
+/* ---- the file: {KEY: {STAGE: FLOP/ms, …, "pack": bytes/ms}, …} ------------------------------- */
+
+static void read_file(em_rates *r, json_t *doc)
+{
+    const json_t *mine = json_object_get(doc, r->key);
+    em_err err = {0};
+    for (int s = 0; mine && s < EM_STAGE_COUNT; s++) {
+        double rate = 0;
+        const char *name = em_stage_name((em_stage)s);
+        if (em_json_get_double(&rate, mine, name, 1, 1e18, r->path, &err) || rate <= 0) continue;
+        r->flops_per_ms[s] = rate;
+        r->measured[s] = true;
+    }
+    if (mine) em_json_get_double(&r->pack_bytes_per_ms, mine, "pack", 1, 1e15, r->path, &err);
+    if (err.code) em_logf(r->log, EM_LOG_DEBUG, "%s", err.msg);
+}
+
+static json_t *describe(const em_rates *r)
+{
+    json_t *mine = json_object();
+    bool ok = mine != NULL;
+    for (int s = 0; ok && s < EM_STAGE_COUNT; s++)
+        if (r->measured[s])
+            ok = !json_object_set_new(mine, em_stage_name((em_stage)s),
+                                      json_real(r->flops_per_ms[s]));
+    if (ok) ok = !json_object_set_new(mine, "pack", json_real(r->pack_bytes_per_ms));
+    if (ok) return mine;
+    json_decref(mine);
+    return NULL;
+}
+
+static em_status make_folder(const char *path, em_err *err)
+{
+    size_t n = (size_t)(em_path_base(path) - path);
+    char *folder = n ? em_strndup(path, n) : NULL;
+    em_status st = folder ? em_dir_create(folder, err) : EM_OK;
+    em_free(folder);
+    return st;
+}
+
+/* Other devices' entries stay. Rates are a convenience: a failure is not the request's. */
+static void write_file(const em_rates *r)
+{
+    em_err err = {0};
+    json_t *doc = NULL;
+    em_json_setup();
+    if (em_json_load(&doc, r->path, MAX_FILE_BYTES, &err) || !json_is_object(doc)) {
+        json_decref(doc);
+        doc = json_object();
+    }
+    bool ok = doc && !json_object_set_new(doc, r->key, describe(r));
+    char *text = ok ? json_dumps(doc, JSON_INDENT(1)) : NULL;
+    err = (em_err){0};
+    if (text && make_folder(r->path, &err) == EM_OK)
+        em_file_write(r->path, text, strlen(text), &err);
+    if (err.code) em_logf(r->log, EM_LOG_DEBUG, "%s", err.msg);
+    json_decref(doc);
+    em_free(text);
+}
+
+/* ---- rates ----------------------------------------------------------------------------------- */
+
+void em_rates_open(em_rates *r, const em_ops *ops, const em_pool *pool, em_dtype dtype,
+                   const char *path, const em_log *log)
+{
+    bool host = ops->device->host_addressable;
+    int threads = em_pool_threads(pool);
+    double narrow = dtype == EM_F32 ? 1 : 2;
+    em_err absent = {0};
+    json_t *doc = NULL;
+    *r = (em_rates){.path = path ? em_strdup(path) : NULL,
+                    .log = log,
+                    .product_ms = host ? HOST_PRODUCT_MS : DEVICE_PRODUCT_MS,
+                    .pack_bytes_per_ms = PACK_BYTES_PER_MS,
+                    .copy_bytes_per_ms = COPY_BYTES_PER_MS,
+                    .overlaps = !host};
+    snprintf(r->key, sizeof r->key, "%s, %s, %d threads, %s", ops->name, ops->device->name,
+             host ? threads : 0, em_dtype_name(dtype));
+    for (int s = 0; s < EM_STAGE_COUNT; s++)
+        r->flops_per_ms[s] =
+            host ? HOST_FLOPS_PER_MS * narrow * threads : DEVICE_FLOPS_PER_MS * narrow / 2;
+    if (!r->path || em_json_load(&doc, r->path, MAX_FILE_BYTES, &absent)) return;
+    if (json_is_object(doc)) read_file(r, doc);
+    json_decref(doc);
+}
+
+void em_rates_close(em_rates *r)
+{
+    em_free(r->path);
+    r->path = NULL;
+}
+
+void em_rates_learn(em_rates *r, const em_result *result)
+{
+    uint64_t packed = 0;
+    double packed_ms = 0;
+    for (int s = 0; s < EM_STAGE_COUNT; s++) {
+        const em_stage_report *g = &result->stage[s];
+        double ms = r->overlaps ? g->ms : g->ms - g->packed_ms;
+        packed += g->packed_bytes;
+        packed_ms += g->packed_ms;
+        if (ms < LEAST_MS || g->flops <= 0) continue;
+        r->flops_per_ms[s] = g->flops / ms; /* a product's own cost is in it from here on */
+        r->measured[s] = true;
+    }
+    if (packed_ms >= LEAST_MS) r->pack_bytes_per_ms = (double)packed / packed_ms;
+    if (r->path) write_file(r);
+}
+
+double em_rates_stage_ms(const em_rates *r, em_stage s, double flops, int64_t products,
+                         double copied_bytes, double packed_bytes)
+{
+    double compute =
+        flops / r->flops_per_ms[s] + (r->measured[s] ? 0 : (double)products * r->product_ms);
+    double pack = packed_bytes / r->pack_bytes_per_ms;
+    if (!r->overlaps) return compute + pack;
+    double copy = copied_bytes / r->copy_bytes_per_ms;
+    double longest = pack > copy ? pack : copy;
+    return compute > longest ? compute : longest;
+}

@@ -1,0 +1,583 @@
+/* Memory modes on the small trained model: what was planned is what is used, whatever the device,
+ * the mode and the budget, and the frames do not depend on any of it. Memory that fails in spite of
+ * the plan costs a rung, never a frame. */
+#include "base/alloc.h"
+#include "base/hash.h"
+#include "base/process.h"
+#include "echomimic.h"
+#include "far/far.h"
+#include "io/file.h"
+#include "io/json.h"
+#include "ops/table.h"
+
+#include "../test.h"
+#include "../tmpdir.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#define SHARE EM_TEST_DATA "/../share"
+
+enum { SIDE = 32, RATE_HZ = 16000, FRAMES = 9, STEPS = 3 };
+
+static uint8_t portrait[SIDE * SIDE * 3];
+static float voice[RATE_HZ];
+
+/* ---- a device that counts and fails ---------------------------------------------------------- */
+
+/* Another device with a hand on its allocations. Blocks of page-locked memory count as well. */
+static struct {
+    em_device device;
+    em_ops ops;
+    const em_device *of;
+    int calls;    /* allocations so far */
+    int fail_at;  /* 1: the next one; 0: none */
+    bool and_all; /* that follow */
+} wrapped;
+
+static em_status may_fail(em_err *err)
+{
+    wrapped.calls++;
+    if (!wrapped.fail_at) return EM_OK;
+    if (--wrapped.fail_at) return EM_OK;
+    if (wrapped.and_all) wrapped.fail_at = 1;
+    return em_fail(err, EM_NOVRAM, "somebody else took the memory");
+}
+
+static em_status wrapped_alloc(em_device *d, void **out, size_t n, em_err *err)
+{
+    (void)d;
+    em_status st = may_fail(err);
+    return st ? st : wrapped.of->alloc((em_device *)(uintptr_t)wrapped.of, out, n, err);
+}
+
+static em_status wrapped_host_alloc(em_device *d, void **out, size_t n, em_err *err)
+{
+    (void)d;
+    em_status st = may_fail(err);
+    return st ? st : wrapped.of->host_alloc((em_device *)(uintptr_t)wrapped.of, out, n, err);
+}
+
+static em_status open_wrapped(const em_ops **out, int ordinal, em_err *err)
+{
+    const em_ops *of = NULL;
+    em_status st = em_ops_open(&of, ordinal ? "far" : "cpu", err);
+    if (st) return st;
+    wrapped.ops = *of;
+    wrapped.of = of->device;
+    wrapped.device = *of->device;
+    wrapped.device.name = "wrapped";
+    wrapped.device.alloc = wrapped_alloc;
+    wrapped.device.host_alloc = wrapped_host_alloc;
+    wrapped.ops.device = &wrapped.device;
+    *out = &wrapped.ops;
+    return EM_OK;
+}
+
+/* ---- requests -------------------------------------------------------------------------------- */
+
+static int set_up(void **state)
+{
+    (void)state;
+    for (int i = 0; i < SIDE * SIDE * 3; i++) portrait[i] = (uint8_t)(60 + i * 7 % 130);
+    for (int i = 0; i < RATE_HZ; i++) {
+        double t = (double)i / RATE_HZ;
+        voice[i] = (float)(0.3 * sin(6.2831853 * 3 * t) * sin(6.2831853 * 180 * t));
+    }
+    far_register();
+    em_ops_register((em_ops_entry){"wrapped", open_wrapped});
+    return 0;
+}
+
+static em_engine_params where(const char *device, em_memory_mode mode)
+{
+    em_engine_params p = em_engine_params_default();
+    p.model_name = SHARE "/demo-model";
+    p.wav2vec_model_dir = SHARE "/demo-model/wav2vec2";
+    p.device = device;
+    p.threads = 2;
+    p.memory_mode = mode;
+    p.dtype = EM_WEIGHT_FLOAT32;
+    return p;
+}
+
+static em_engine *open_engine(const em_engine_params *p)
+{
+    em_err err = {0};
+    em_engine *e = NULL;
+    assert_ok(em_engine_open(&e, p, &err), err);
+    return e;
+}
+
+static em_params request(em_teacache_mode teacache)
+{
+    em_params p = em_params_default();
+    p.sample_size[0] = p.sample_size[1] = SIDE;
+    p.video_length = FRAMES;
+    p.num_inference_steps = STEPS;
+    p.num_skip_start_steps = 1;
+    p.teacache = teacache;
+    return p;
+}
+
+static const em_picture picture = {portrait, SIDE, SIDE};
+static const em_sound sound = {voice, RATE_HZ, RATE_HZ};
+
+typedef struct watch {
+    uint64_t hash, host_calls, host_calls_at_start;
+    int device_calls, device_calls_at_start;
+    size_t frame_bytes;
+} watch;
+
+static void on_progress(void *user, const em_progress *p)
+{
+    watch *w = user;
+    if (p->stage == EM_STAGE_ENCODE && !p->done) {
+        w->host_calls_at_start = em_alloc_calls();
+        w->device_calls_at_start = wrapped.calls;
+    }
+    w->host_calls = em_alloc_calls() - w->host_calls_at_start;
+    w->device_calls = wrapped.calls - w->device_calls_at_start;
+}
+
+static em_status on_begin(void *user, int width, int height, int frames, em_err *err)
+{
+    (void)frames, (void)err;
+    watch *w = user;
+    w->frame_bytes = (size_t)width * (size_t)height * 3;
+    return EM_OK;
+}
+
+static em_status on_frame(void *user, const uint8_t *rgb, int index, em_err *err)
+{
+    (void)index, (void)err;
+    watch *w = user;
+    w->hash = em_fnv1a64(w->hash, rgb, w->frame_bytes);
+    return EM_OK;
+}
+
+/* Renders and returns a hash of the frames. */
+static uint64_t render(em_engine *e, const em_params *p, em_result *r)
+{
+    em_err err = {0};
+    watch w = {.hash = EM_FNV1A64_INIT};
+    const em_sink sink = {.progress = on_progress,
+                          .begin = on_begin,
+                          .frame = on_frame,
+                          .user = &w};
+    assert_ok(em_generate(e, &picture, &sound, p, &sink, r, &err), err);
+    assert_int_equal(w.host_calls, 0);
+    assert_int_equal(w.device_calls, 0);
+    return w.hash;
+}
+
+static void plan(em_engine *e, const em_params *p, em_result *r)
+{
+    em_err err = {0};
+    assert_ok(em_plan(e, &picture, &sound, p, r, &err), err);
+}
+
+/* ---- the plan -------------------------------------------------------------------------------- */
+
+/* Everything that is counted, stage by stage. Forwards that TeaCache spares load less. */
+static void assert_as_planned(const em_result *plan, const em_result *real, bool teacache)
+{
+    assert_true(plan->device_bytes == real->device_bytes);
+    assert_true(plan->scratch_bytes == real->scratch_bytes);
+    if (!teacache) assert_true(plan->weight_bytes == real->weight_bytes);
+    assert_true(plan->mapped_bytes == real->mapped_bytes);
+    assert_true(plan->pinned_bytes == real->pinned_bytes);
+    assert_true(real->copied_bytes <= plan->copied_bytes);
+    for (int s = EM_STAGE_ENCODE; s < EM_STAGE_COUNT; s++) {
+        const em_stage_report *a = &plan->stage[s], *b = &real->stage[s];
+        assert_true(a->scratch_bytes == b->scratch_bytes);
+        assert_true(a->scratch_bytes + a->weights_bytes <= plan->device_bytes);
+        assert_true(a->mapped_bytes == b->mapped_bytes);
+        if (teacache) {
+            assert_true(b->weights_bytes <= a->store_bytes);
+        } else {
+            assert_true(a->weights_bytes == b->weights_bytes);
+            assert_true(a->copied_bytes == b->copied_bytes);
+            assert_true(a->packed_bytes == b->packed_bytes);
+            assert_true(a->flops == b->flops);
+        }
+    }
+}
+
+/* One job on a fresh engine, in a block of the given size; returns the frames' hash. */
+static uint64_t check_one(const char *device, em_memory_mode mode, uint64_t budget,
+                          em_teacache_mode teacache, em_result *planned)
+{
+    em_engine_params at = where(device, mode);
+    em_params p = request(teacache);
+    em_result real;
+    at.vram_budget_bytes = budget;
+    em_engine *e = open_engine(&at);
+    plan(e, &p, planned);
+    uint64_t hash = render(e, &p, &real);
+    assert_as_planned(planned, &real, teacache != EM_TEACACHE_OFF);
+    if (budget) assert_true(real.device_bytes <= budget);
+    em_engine_close(&e);
+    return hash;
+}
+
+static void check_device(const char *device, int steps)
+{
+    static const em_memory_mode modes[] = {EM_MEMORY_LIGHTWEIGHT, EM_MEMORY_AUTO, EM_MEMORY_BEEFY};
+    for (int t = 0; t < 2; t++) {
+        em_teacache_mode teacache = t ? EM_TEACACHE_BRANCH : EM_TEACACHE_OFF;
+        em_result all, least, r;
+        uint64_t first = check_one(device, EM_MEMORY_BEEFY, 0, teacache, &all);
+        assert_true(check_one(device, EM_MEMORY_LIGHTWEIGHT, 0, teacache, &least) == first);
+        assert_true(least.smallest_bytes == all.smallest_bytes);
+        assert_true(least.device_bytes <= all.device_bytes);
+        uint64_t span = all.largest_bytes - all.smallest_bytes;
+        for (int i = 0; i <= steps; i++)
+            for (int m = 0; m < (i == steps ? 3 : 2); m++) {
+                uint64_t budget = all.smallest_bytes + span * (uint64_t)i / (uint64_t)steps;
+                assert_true(check_one(device, modes[m], budget, teacache, &r) == first);
+            }
+    }
+}
+
+static void planned_is_measured_on_the_cpu(void **state)
+{
+    (void)state;
+    check_device("cpu", 2);
+}
+
+static void planned_is_measured_far_away(void **state)
+{
+    (void)state;
+    check_device("far", 3);
+}
+
+static void planned_is_measured_by_plain_loops(void **state)
+{
+    (void)state;
+    em_engine_params at = where("ref", EM_MEMORY_LIGHTWEIGHT);
+    em_params p = request(EM_TEACACHE_OFF);
+    em_result planned, real;
+    p.video_length = p.num_inference_steps = 1; /* they are slow */
+    p.sample_size[0] = p.sample_size[1] = 16;
+    em_engine *e = open_engine(&at);
+    plan(e, &p, &planned);
+    render(e, &p, &real);
+    assert_as_planned(&planned, &real, false);
+    em_engine_close(&e);
+}
+
+/* Where scratch is most of it, the least memory is that of narrow cuts; the arithmetic stays. */
+static void narrower_is_smaller(void **state)
+{
+    (void)state;
+    em_result wide, narrow;
+    em_engine_params at = where("far", EM_MEMORY_BEEFY);
+    em_params p = request(EM_TEACACHE_OFF);
+    const em_picture large = {NULL, 256, 256};
+    em_err err = {0};
+    p.sample_size[0] = p.sample_size[1] = 256;
+    em_engine *e = open_engine(&at);
+    assert_ok(em_plan(e, &large, &sound, &p, &wide, &err), err);
+    em_engine_close(&e);
+    at.memory_mode = EM_MEMORY_AUTO;
+    at.vram_budget_bytes = wide.smallest_bytes;
+    e = open_engine(&at);
+    assert_ok(em_plan(e, &large, &sound, &p, &narrow, &err), err);
+    em_engine_close(&e);
+    assert_int_equal(wide.width_rung, 0);
+    assert_true(narrow.width_rung > 0);
+    assert_true(narrow.scratch_bytes < wide.scratch_bytes);
+    assert_true(narrow.copied_bytes > wide.copied_bytes);
+    assert_true(narrow.stage[EM_STAGE_DENOISE].flops == wide.stage[EM_STAGE_DENOISE].flops);
+}
+
+/* ---- the modes ------------------------------------------------------------------------------- */
+
+static void modes_explain_themselves(void **state)
+{
+    (void)state;
+    em_result r;
+    check_one("far", EM_MEMORY_LIGHTWEIGHT, 0, EM_TEACACHE_OFF, &r);
+    assert_non_null(strstr(r.policy, "lightweight on far"));
+    assert_non_null(strstr(r.policy, "beefy would fit"));
+    check_one("far", EM_MEMORY_AUTO, r.smallest_bytes, EM_TEACACHE_OFF, &r);
+    assert_non_null(strstr(r.policy, "streamed while it computes"));
+    assert_non_null(strstr(r.policy, "the fastest that fits"));
+    check_one("far", EM_MEMORY_BEEFY, 0, EM_TEACACHE_OFF, &r);
+    assert_non_null(strstr(r.policy, "every weight is copied once"));
+    assert_true(r.copied_bytes > 0 && r.step_down[0] == 0);
+    check_one("cpu", EM_MEMORY_LIGHTWEIGHT, 0, EM_TEACACHE_OFF, &r);
+    assert_non_null(strstr(r.policy, "let go after use"));
+    check_one("cpu", EM_MEMORY_BEEFY, 0, EM_TEACACHE_OFF, &r);
+    assert_non_null(strstr(r.policy, "stay in memory"));
+    assert_int_equal(em_engine_params_default().memory_mode, EM_MEMORY_LIGHTWEIGHT);
+}
+
+static em_status refused(const em_engine_params *at, em_err *err)
+{
+    em_params p = request(EM_TEACACHE_OFF);
+    em_result r;
+    em_engine *e = open_engine(at);
+    em_status st = em_plan(e, &picture, &sound, &p, &r, err);
+    watch w = {0};
+    const em_sink sink = {.progress = on_progress, .user = &w};
+    em_err again = {0};
+    assert_int_equal(em_generate(e, &picture, &sound, &p, &sink, NULL, &again), st);
+    assert_string_equal(again.msg, err->msg);
+    assert_int_equal(w.host_calls_at_start, 0); /* nothing had begun */
+    em_engine_close(&e);
+    return st;
+}
+
+/* The budget that a refusal names does. */
+static uint64_t named(const em_err *err, const char *flag)
+{
+    const char *at = strstr(err->msg, flag);
+    assert_non_null(at);
+    return strtoull(at + strlen(flag), NULL, 10) << 20;
+}
+
+static void what_does_not_fit_is_refused(void **state)
+{
+    (void)state;
+    em_err err = {0};
+    em_result r;
+    em_engine_params at = where("far", EM_MEMORY_LIGHTWEIGHT);
+    at.vram_budget_bytes = 1 << 20;
+    assert_int_equal(refused(&at, &err), EM_NOVRAM);
+    check_one("far", EM_MEMORY_LIGHTWEIGHT, named(&err, "--vram_budget "), EM_TEACACHE_OFF, &r);
+
+    at.memory_mode = EM_MEMORY_BEEFY;
+    at.vram_budget_bytes = r.smallest_bytes + (1 << 20);
+    assert_int_equal(refused(&at, &err), EM_NOVRAM);
+    assert_non_null(strstr(err.msg, "--memory_mode auto"));
+    check_one("far", EM_MEMORY_AUTO, at.vram_budget_bytes, EM_TEACACHE_OFF, &r);
+    check_one("far", EM_MEMORY_BEEFY, named(&err, "--vram_budget "), EM_TEACACHE_OFF, &r);
+
+    at = where("cpu", EM_MEMORY_LIGHTWEIGHT);
+    at.ram_budget_bytes = 20 << 20;
+    assert_int_equal(refused(&at, &err), EM_NOMEM);
+    assert_true(named(&err, "--ram_budget ") > at.ram_budget_bytes);
+}
+
+/* On the CPU the host's budget is the one that counts: less of it, less is kept. */
+static void a_host_budget_is_kept(void **state)
+{
+    (void)state;
+    em_engine_params at = where("cpu", EM_MEMORY_AUTO);
+    em_params p = request(EM_TEACACHE_OFF);
+    em_result free, tight;
+    em_engine *e = open_engine(&at);
+    plan(e, &p, &free);
+    em_engine_close(&e);
+    at.ram_budget_bytes = free.smallest_ram_budget + (2 << 20);
+    e = open_engine(&at);
+    plan(e, &p, &tight);
+    assert_true(tight.host_bytes <= at.ram_budget_bytes);
+    assert_true(tight.mapped_bytes < free.mapped_bytes);
+    render(e, &p, &tight);
+    em_engine_close(&e);
+}
+
+/* Less page-locked memory than images and a large ring want: read again, in small pieces. */
+static void a_host_budget_shrinks_the_ring(void **state)
+{
+    (void)state;
+    em_engine_params at = where("far", EM_MEMORY_LIGHTWEIGHT);
+    em_params p = request(EM_TEACACHE_OFF);
+    em_result free, tight;
+    em_engine *e = open_engine(&at);
+    plan(e, &p, &free);
+    uint64_t first = render(e, &p, NULL);
+    em_engine_close(&e);
+    assert_true(free.pinned_bytes > 96 << 20);
+    at.ram_budget_bytes = free.host_bytes - (80 << 20);
+    e = open_engine(&at);
+    plan(e, &p, &tight);
+    assert_true(tight.host_bytes <= at.ram_budget_bytes);
+    assert_true(render(e, &p, NULL) == first);
+    em_engine_close(&e);
+}
+
+/* ---- memory that fails ----------------------------------------------------------------------- */
+
+/* Every allocation of a run in turn, and everything from it on. */
+static void every_allocation_may_fail(void **state)
+{
+    const char *device = *state;
+    em_engine_params at = where(device, EM_MEMORY_AUTO);
+    em_params p = request(EM_TEACACHE_OFF);
+    em_result r;
+    em_engine *e = open_engine(&at);
+    wrapped.calls = 0;
+    uint64_t first = render(e, &p, &r);
+    int points = wrapped.calls;
+    assert_true(points >= 1 && r.step_down[0] == 0);
+    em_engine_close(&e);
+    for (int n = 1; n <= points; n++) {
+        e = open_engine(&at);
+        wrapped.fail_at = n;
+        assert_true(render(e, &p, &r) == first);
+        assert_int_equal(wrapped.fail_at, 0);
+        assert_non_null(strstr(r.step_down, "somebody else took the memory"));
+        assert_true(render(e, &p, &r) == first); /* the next job begins on that rung */
+        assert_non_null(strstr(r.step_down, "somebody else"));
+        em_engine_close(&e);
+    }
+}
+
+/* Rungs end: then the request fails with a sentence, and the engine is as good as before. */
+static void rungs_end(void **state)
+{
+    (void)state;
+    em_engine_params at = where("wrapped:1", EM_MEMORY_BEEFY);
+    em_params p = request(EM_TEACACHE_OFF);
+    em_err err = {0};
+    em_result r;
+    watch w = {0};
+    const em_sink sink = {.frame = on_frame, .user = &w};
+    em_engine *e = open_engine(&at);
+    wrapped.fail_at = 1;
+    wrapped.and_all = true;
+    assert_int_equal(em_generate(e, &picture, &sound, &p, &sink, NULL, &err), EM_NOVRAM);
+    assert_non_null(strstr(err.msg, "somebody else"));
+    wrapped.fail_at = 0;
+    wrapped.and_all = false;
+    render(e, &p, &r);
+    assert_true(r.width_rung > 0 && r.device_bytes == r.smallest_bytes);
+    em_engine_close(&e);
+}
+
+/* The rungs in order: streamed at first, then narrower. */
+static void rungs_are_taken_one_by_one(void **state)
+{
+    (void)state;
+    enum { THE_BLOCK = 3 }; /* after room for frames, twice */
+    em_engine_params at = where("wrapped:1", EM_MEMORY_BEEFY);
+    em_params p = request(EM_TEACACHE_OFF);
+    em_result all, streamed, narrow;
+    em_engine *e = open_engine(&at);
+    render(e, &p, &all);
+    em_engine_close(&e);
+    e = open_engine(&at);
+    wrapped.fail_at = THE_BLOCK;
+    render(e, &p, &streamed);
+    assert_true(streamed.device_bytes < all.device_bytes);
+    assert_non_null(strstr(streamed.step_down, "weights are streamed"));
+    em_engine_close(&e);
+    at.memory_mode = EM_MEMORY_LIGHTWEIGHT; /* a block of its own for every job */
+    e = open_engine(&at);
+    for (int i = 0; i < 2; i++) {
+        wrapped.fail_at = THE_BLOCK;
+        render(e, &p, &narrow);
+    }
+    assert_true(narrow.device_bytes == narrow.smallest_bytes);
+    assert_non_null(strstr(narrow.step_down, "less goes through"));
+    em_engine_close(&e);
+}
+
+/* ---- the report ------------------------------------------------------------------------------ */
+
+static const json_t *at_path(const json_t *o, const char *a, const char *b, const char *c)
+{
+    const json_t *v = json_object_get(o, a);
+    if (b) v = json_object_get(v, b);
+    if (c) v = json_object_get(v, c);
+    assert_non_null(v);
+    return v;
+}
+
+static void a_report_is_written(void **state)
+{
+    const tmpdir *t = *state;
+    static const char *const device[] = {"cpu", "far"};
+    for (int d = 0; d < 2; d++) {
+        char path[256], drawing[256];
+        em_err err = {0};
+        em_engine_params at = where(device[d], EM_MEMORY_LIGHTWEIGHT);
+        em_params p = request(EM_TEACACHE_OFF);
+        em_result r;
+        json_t *doc = NULL;
+        snprintf(path, sizeof path, "%s/%s.json", t->path, device[d]);
+        snprintf(drawing, sizeof drawing, "%s/%s.svg", t->path, device[d]);
+        at.memory_report_path = path;
+        em_engine *e = open_engine(&at);
+        render(e, &p, &r);
+        render(e, &p, &r);
+        em_engine_close(&e);
+        assert_ok(em_json_load(&doc, path, 1 << 20, &err), err);
+        const json_t *jobs = at_path(doc, "jobs", NULL, NULL);
+        assert_int_equal(json_array_size(jobs), 2);
+        const json_t *job = json_array_get(jobs, 0);
+        for (int s = EM_STAGE_ENCODE; s < EM_STAGE_COUNT; s++) {
+            const json_t *stage = at_path(job, "stages", em_stage_name((em_stage)s), NULL);
+            assert_int_equal(json_integer_value(at_path(stage, "planned", "scratch_bytes", NULL)),
+                             json_integer_value(at_path(stage, "measured", "scratch_bytes", NULL)));
+            assert_true(json_integer_value(at_path(stage, "measured", "host_rss_bytes", NULL)) > 0);
+            const json_t *hidden = at_path(stage, "measured", "copy_hidden_seconds", NULL);
+            assert_true(d ? json_is_null(hidden) : json_is_real(hidden));
+        }
+        assert_int_equal(json_integer_value(at_path(job, "fragmentation_bytes", NULL, NULL)), 0);
+        assert_true(json_integer_value(at_path(job, "block_bytes", NULL, NULL)) ==
+                    (json_int_t)r.device_bytes);
+        json_decref(doc);
+        char *svg = NULL;
+        size_t n;
+        assert_ok(em_file_read(&svg, &n, drawing, 1 << 22, &err), err);
+        assert_non_null(strstr(svg, "denoise"));
+        assert_non_null(strstr(svg, "</svg>"));
+        em_free(svg);
+    }
+}
+
+/* Rates that were measured make the next forecast, of this engine and of later ones. */
+static void forecasts_learn(void **state)
+{
+    const tmpdir *t = *state;
+    char path[256];
+    em_engine_params at = where("cpu", EM_MEMORY_LIGHTWEIGHT);
+    em_params p = request(EM_TEACACHE_OFF);
+    em_result r;
+    snprintf(path, sizeof path, "%s/cache/rates.json", t->path);
+    at.rates_path = path;
+    p.num_inference_steps = 8;
+    em_engine *e = open_engine(&at);
+    plan(e, &p, &r);
+    assert_true(r.forecast_ms > 0 && !r.rates_measured);
+    render(e, &p, &r);
+    double took = r.stage[EM_STAGE_DENOISE].ms;
+    em_engine_close(&e);
+    e = open_engine(&at);
+    plan(e, &p, &r);
+    if (took >= 20) { /* a stage that is shorter tells no rate */
+        double again = r.stage[EM_STAGE_DENOISE].forecast_ms;
+        assert_true(r.rates_measured);
+        assert_true(again > took / 2 && again < 2 * took + 20);
+    }
+    em_engine_close(&e);
+}
+
+int main(int argc, char **argv)
+{
+    static char on_cpu[] = "wrapped", on_far[] = "wrapped:1";
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(planned_is_measured_on_the_cpu),
+        cmocka_unit_test(planned_is_measured_far_away),
+        cmocka_unit_test(planned_is_measured_by_plain_loops),
+        cmocka_unit_test(narrower_is_smaller),
+        cmocka_unit_test(modes_explain_themselves),
+        cmocka_unit_test(what_does_not_fit_is_refused),
+        cmocka_unit_test(a_host_budget_is_kept),
+        cmocka_unit_test(a_host_budget_shrinks_the_ring),
+        cmocka_unit_test_prestate(every_allocation_may_fail, on_cpu),
+        cmocka_unit_test_prestate(every_allocation_may_fail, on_far),
+        cmocka_unit_test(rungs_end),
+        cmocka_unit_test(rungs_are_taken_one_by_one),
+        cmocka_unit_test_setup_teardown(a_report_is_written, tmpdir_setup, tmpdir_teardown),
+        cmocka_unit_test_setup_teardown(forecasts_learn, tmpdir_setup, tmpdir_teardown),
+    };
+    if (argc > 1) cmocka_set_test_filter(argv[1]);
+    return cmocka_run_group_tests(tests, set_up, NULL);
+}
