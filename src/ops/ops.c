@@ -170,6 +170,8 @@ static void attention(em_run *r, em_tensor y, em_tensor q, em_tensor k, em_tenso
 em_tensor em_attention(em_run *r, em_tensor q, em_tensor k, em_tensor v, const em_attn *a)
 {
     if (em_run_stopped(r)) return EMPTY;
+    if (!attention_fits(as_batch(q), as_batch(k), as_batch(v), a))
+        return misfit(r, "attention", q, k);
     em_tensor y = like(r, q, q.dtype);
     em_attention_to(r, y, q, k, v, a);
     return em_run_stopped(r) ? EMPTY : y;
@@ -268,7 +270,10 @@ static em_tensor norm_to(em_run *r, em_tensor y, em_tensor x, const em_norm_spec
 
 static em_tensor norm(em_run *r, em_tensor x, const em_norm_spec *s)
 {
-    return em_run_stopped(r) ? EMPTY : norm_to(r, like(r, x, r->dtype), x, s);
+    if (em_run_stopped(r)) return EMPTY;
+    if (!vector_fits(s->w, em_cols(x)) || !vector_fits(s->b, em_cols(x)))
+        return misfit(r, "norm", x, s->w);
+    return norm_to(r, like(r, x, r->dtype), x, s);
 }
 
 em_tensor em_layer_norm(em_run *r, em_tensor x, em_tensor w, em_tensor b, float eps)
