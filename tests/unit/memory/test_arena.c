@@ -22,21 +22,23 @@ static bool all_poison(const void *p, size_t n)
     return true;
 }
 
+enum { U = EM_ARENA_ALIGN }; /* what every size is rounded up to */
+
 static void two_ends_meet(void **state)
 {
     (void)state;
-    em_arena a = opened(1024);
-    unsigned char *low = em_arena_take(&a, 1, false), *high = em_arena_take(&a, 65, true);
+    em_arena a = opened(16 * U);
+    unsigned char *low = em_arena_take(&a, 1, false), *high = em_arena_take(&a, U + 1, true);
     assert_ptr_equal(low, a.base);
-    assert_ptr_equal(high, a.base + 1024 - 128);
-    assert_ptr_equal(em_arena_take(&a, 64, false), a.base + 64);
-    assert_ptr_equal(em_arena_take(&a, 64, true), a.base + 1024 - 192);
-    assert_null(em_arena_take(&a, 1024 - 128 - 192 + 1, false));
-    assert_non_null(em_arena_take(&a, 1024 - 128 - 192, false));
+    assert_ptr_equal(high, a.base + 14 * U);
+    assert_ptr_equal(em_arena_take(&a, U, false), a.base + U);
+    assert_ptr_equal(em_arena_take(&a, U, true), a.base + 13 * U);
+    assert_null(em_arena_take(&a, 11 * U + 1, false));
+    assert_non_null(em_arena_take(&a, 11 * U, false));
     assert_null(em_arena_take(&a, 1, true));
     assert_null(em_arena_take(&a, 1, false));
     assert_non_null(em_arena_take(&a, 0, false)); /* nothing always fits */
-    assert_int_equal(a.peak_bytes, 1024);
+    assert_int_equal(a.peak_bytes, 16 * U);
     em_arena_close(&a);
     assert_null(a.base);
     em_arena_close(&a);
@@ -46,14 +48,14 @@ static void two_ends_meet(void **state)
 static void a_full_arena_stays_as_it_is(void **state)
 {
     (void)state;
-    em_arena a = opened(256);
+    em_arena a = opened(2 * U);
     assert_non_null(em_arena_take(&a, 100, false));
-    const size_t too_large[] = {129, 256, SIZE_MAX, SIZE_MAX - 62, SIZE_MAX - 127};
+    const size_t too_large[] = {U + 1, 2 * U, SIZE_MAX, SIZE_MAX - U + 2, SIZE_MAX - 2 * U + 1};
     for (size_t i = 0; i < 5; i++) {
         assert_null(em_arena_take(&a, too_large[i], i % 2));
-        assert_int_equal(a.low_bytes, 128);
+        assert_int_equal(a.low_bytes, U);
         assert_int_equal(a.high_bytes, 0);
-        assert_int_equal(a.peak_bytes, 128);
+        assert_int_equal(a.peak_bytes, U);
     }
     em_arena_close(&a);
 }
@@ -62,7 +64,7 @@ static void a_full_arena_stays_as_it_is(void **state)
 static void addresses_are_aligned(void **state)
 {
     (void)state;
-    for (size_t size = 1000; size < 1070; size += 3) {
+    for (size_t size = 15 * U + 40; size < 17 * U; size += 3) {
         em_arena a = opened(size);
         for (int i = 0; i < 10; i++) {
             void *p = em_arena_take(&a, (size_t)i * 7 + 1, i % 2);
@@ -84,47 +86,47 @@ static void addresses_are_aligned(void **state)
 static void release_gives_back_to_the_mark(void **state)
 {
     (void)state;
-    em_arena a = opened(4096);
-    em_arena_take(&a, 64, false);
-    em_arena_take(&a, 64, true);
+    em_arena a = opened(64 * U);
+    em_arena_take(&a, U, false);
+    em_arena_take(&a, U, true);
     em_mark m = em_arena_mark(&a);
-    em_arena_take(&a, 128, false);
-    em_arena_take(&a, 192, true);
+    em_arena_take(&a, 2 * U, false);
+    em_arena_take(&a, 3 * U, true);
     em_arena_release(&a, m); /* the high end stays */
-    assert_int_equal(a.low_bytes, 64);
-    assert_int_equal(a.high_bytes, 256);
-    em_arena_take(&a, 640, false);
+    assert_int_equal(a.low_bytes, U);
+    assert_int_equal(a.high_bytes, 4 * U);
+    em_arena_take(&a, 10 * U, false);
     em_arena_release_all(&a, m);
-    assert_int_equal(a.low_bytes, 64);
-    assert_int_equal(a.high_bytes, 64);
+    assert_int_equal(a.low_bytes, U);
+    assert_int_equal(a.high_bytes, U);
     em_arena_close(&a);
 }
 
 static void peaks_are_of_both_ends_together(void **state)
 {
     (void)state;
-    em_arena a = opened(4096);
+    em_arena a = opened(64 * U);
     em_mark start = em_arena_mark(&a);
-    em_arena_take(&a, 1024, false);
-    em_arena_take(&a, 512, true);
+    em_arena_take(&a, 16 * U, false);
+    em_arena_take(&a, 8 * U, true);
     em_arena_release(&a, start);
-    em_arena_take(&a, 128, false);
-    assert_int_equal(a.peak_bytes, 1536);
-    em_arena_stage_begin(&a); /* from what is in use: 512 + 128 */
-    assert_int_equal(a.stage_peak_bytes, 640);
-    em_arena_take(&a, 64, false);
-    assert_int_equal(a.stage_peak_bytes, 704);
-    assert_int_equal(a.peak_bytes, 1536);
+    em_arena_take(&a, 2 * U, false);
+    assert_int_equal(a.peak_bytes, 24 * U);
+    em_arena_stage_begin(&a); /* from what is in use: 8 + 2 units */
+    assert_int_equal(a.stage_peak_bytes, 10 * U);
+    em_arena_take(&a, U, false);
+    assert_int_equal(a.stage_peak_bytes, 11 * U);
+    assert_int_equal(a.peak_bytes, 24 * U);
     em_arena_release_all(&a, start);
-    assert_int_equal(a.stage_peak_bytes, 704);
+    assert_int_equal(a.stage_peak_bytes, 11 * U);
     em_arena_close(&a);
 }
 
 static void released_bytes_are_poison(void **state)
 {
     (void)state;
-    em_arena a = opened(1024);
-    assert_true(all_poison(a.base, 1024));
+    em_arena a = opened(16 * U);
+    assert_true(all_poison(a.base, 16 * U));
     em_mark start = em_arena_mark(&a);
     unsigned char *kept_low = em_arena_take(&a, 64, false);
     unsigned char *kept_high = em_arena_take(&a, 64, true);
@@ -132,17 +134,17 @@ static void released_bytes_are_poison(void **state)
     memset(kept_high, 2, 64);
     em_mark m = em_arena_mark(&a);
     unsigned char *low = em_arena_take(&a, 100, false), *high = em_arena_take(&a, 100, true);
-    memset(low, 3, 128);
-    memset(high, 4, 128);
+    memset(low, 3, U);
+    memset(high, 4, U);
     em_arena_release(&a, m);
-    assert_true(all_poison(low, 128));
+    assert_true(all_poison(low, U));
     assert_int_equal(high[0], 4);
     em_arena_release_all(&a, m);
-    assert_true(all_poison(high, 128));
+    assert_true(all_poison(high, U));
     assert_int_equal(kept_low[63], 1);
     assert_int_equal(kept_high[0], 2);
     em_arena_release_all(&a, start);
-    assert_true(all_poison(a.base, 1024));
+    assert_true(all_poison(a.base, 16 * U));
     em_arena_close(&a);
 }
 

@@ -55,10 +55,10 @@ static void scratch_comes_from_both_ends(void **state)
     EXPECT_SHAPE(kept, EM_SHAPE(3, 5));
     EXPECT_SHAPE(low, EM_SHAPE(2, 8));
     assert_ptr_equal(low.data, r->arena.base);
-    assert_ptr_equal(kept.data, r->arena.base + r->arena.size_bytes - 64);
+    assert_ptr_equal(kept.data, r->arena.base + r->arena.size_bytes - EM_ARENA_ALIGN);
     em_run_release(r, start);
     assert_int_equal(r->arena.low_bytes, 0);
-    assert_int_equal(r->arena.high_bytes, 64);
+    assert_int_equal(r->arena.high_bytes, EM_ARENA_ALIGN);
     em_run_release_all(r, start);
     assert_int_equal(r->arena.high_bytes, 0);
 }
