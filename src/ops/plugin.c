@@ -7,7 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* EM_CUDA_FORCE_ARCH=80, for tests: the plug-in with the kernels of other cards, compiled from PTX. */
+/* EM_CUDA_FORCE_ARCH=80, for tests: the plug-in with the kernels of other cards, compiled from
+ * PTX. */
 static const char *file_name(void)
 {
     const char *forced = getenv("EM_CUDA_FORCE_ARCH");
@@ -52,8 +53,8 @@ static void *open_library(em_err *err)
     }
     if (!library) library = dlopen(file_name(), RTLD_NOW | RTLD_LOCAL);
     if (!library)
-        em_fail(err, EM_INVAL, "device cuda: %s is not beside the program: build it with EM_CUDA=ON",
-                file_name());
+        em_fail(err, EM_INVAL,
+                "device cuda: %s is not beside the program: build it with EM_CUDA=ON", file_name());
     return library;
 }
 

@@ -49,8 +49,8 @@ static em_tensor part_linear(em_run *r, const inputs *in, int64_t begin, int64_t
 static void make_attention(maker *m, inputs *in, int index)
 {
     static const int64_t shape[][4] = {/* heads, d, queries, keys */
-                                       {2, 64, 130, 300}, {1, 128, 300, 70},  {3, 6, 77, 33},
-                                       {1, 384, 40, 50},  {2, 80, 131, 1100}, {2, 128, 520, 520},
+                                       {2, 64, 130, 300},   {1, 128, 300, 70},  {3, 6, 77, 33},
+                                       {1, 384, 40, 50},    {2, 80, 131, 1100}, {2, 128, 520, 520},
                                        {3, 128, 1300, 1100}};
     const int64_t *s = shape[index];
     in->t[0] = rows_of(m, in, s[2], s[0] * s[1]);

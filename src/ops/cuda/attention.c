@@ -32,8 +32,7 @@ static bool for_library(const attention *t)
 {
     const em_sdpa_shape *s = &t->shape;
     return t->c->dnn && t->c->cc == HOPPER && t->q.dtype != EM_F32 &&
-           em_tensor_is_empty(t->a->rel_bias) && s->nk >= MANY_KEYS &&
-           s->dim == LIBRARY_DIM;
+           em_tensor_is_empty(t->a->rel_bias) && s->nk >= MANY_KEYS && s->dim == LIBRARY_DIM;
 }
 
 /* Decides and measures; returns the workspace's size. */

@@ -1,4 +1,4 @@
-/* One value in, one value out: bound by bytes, so four values a thread wherever they are aligned. */
+/* One value in, one value out: bound by bytes, so four values a thread where they are aligned. */
 #include "ops/cuda/common.cuh"
 
 enum { THREADS = 256, WIDE = 4 };

@@ -1,5 +1,5 @@
-/* Launchers of the kernels in the .cu files beside this: plain C, no project types. Shapes were checked above.
- * Each queues its kernels on the stream and returns what the runtime says. */
+/* Launchers of the kernels in the .cu files beside this: plain C, no project types. Shapes were
+ * checked above. Each queues its kernels on the stream and returns what the runtime says. */
 #ifndef EM_OPS_CUDA_KERNELS_H
 #define EM_OPS_CUDA_KERNELS_H
 

@@ -17,8 +17,8 @@ struct copy_args {
 template <typename TD, typename TS, int N>
 __global__ void copy_kernel(TD *dst, const TS *src, copy_args g)
 {
-    int64_t step = (int64_t)gridDim.x * blockDim.x, packs = g.cols / N;
-    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < g.rows * packs; i += step) {
+    int64_t step = (int64_t)gridDim.x * blockDim.x, packs = g.cols / N, n = g.rows * packs;
+    for (int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x; i < n; i += step) {
         int64_t row = i / packs, col = i % packs * N;
         pack<TS, N> in = *(const pack<TS, N> *)(src + row * g.src_stride + col);
         pack<TD, N> out;

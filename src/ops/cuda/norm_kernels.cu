@@ -41,7 +41,8 @@ template <typename T, int N> __device__ inline void widen(float *out, const void
     for (int k = 0; k < N; k++) out[k] = to_f32(v.v[k]);
 }
 
-template <int N> __device__ inline void vector_pack(float *out, emk_tensor t, int64_t i, float absent)
+template <int N>
+__device__ inline void vector_pack(float *out, emk_tensor t, int64_t i, float absent)
 {
     if (!t.data) {
         for (int k = 0; k < N; k++) out[k] = absent;
@@ -174,7 +175,8 @@ static cudaError_t norm_of(void *y, const void *x, const norm_args &g, cudaStrea
     return cudaGetLastError();
 }
 
-template <typename TY> static cudaError_t norm(void *y, emk_tensor x, const norm_args &g, cudaStream_t s)
+template <typename TY>
+static cudaError_t norm(void *y, emk_tensor x, const norm_args &g, cudaStream_t s)
 {
     switch (x.dtype) {
     case EMK_F32: return norm_of<TY, float>(y, x.data, g, s);
