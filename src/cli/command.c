@@ -123,17 +123,17 @@ em_status em_command_settings(em_model_config **models, em_options *o, em_termin
 
 static void say_mode(const em_options *o, em_terminal *t)
 {
+    static const char lightweight[] = "lightweight: weights come in when a block runs and go "
+                                      "afterwards, as far as that costs next to no time";
     static const char *const mode[] = {
-        [EM_MEMORY_LIGHTWEIGHT] = "lightweight: weights come in when a block runs and go "
-                                  "afterwards, as far as that costs next to no time",
+        [EM_MEMORY_LIGHTWEIGHT] = lightweight,
         [EM_MEMORY_BEEFY] = "beefy: weights stay in memory once they are there",
         [EM_MEMORY_AUTO] = "auto: as many weights stay in memory as fit",
     };
     static const char *const dtype[] = {"bfloat16", "float16", "float32"};
-    const char *device = o->engine.device;
     em_terminal_say(t, EM_LOG_INFO, "%s. Device %s, %d threads, %s.", mode[o->engine.memory_mode],
-                    !strcmp(device, "auto") ? "cpu" : device,
-                    o->engine.threads ? o->engine.threads : em_cpu_count(), dtype[o->engine.dtype]);
+                    o->engine.device, o->engine.threads ? o->engine.threads : em_cpu_count(),
+                    dtype[o->engine.dtype]);
     if (getenv("PYTORCH_CUDA_ALLOC_CONF"))
         em_terminal_say(t, EM_LOG_INFO, "PYTORCH_CUDA_ALLOC_CONF has no effect here.");
 }

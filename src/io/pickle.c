@@ -4,6 +4,7 @@
 #include "base/array.h"
 #include "base/str.h"
 
+#include <assert.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -165,6 +166,7 @@ static em_status take_number(machine *m, uint64_t *out, size_t n)
     const unsigned char *p = NULL;
     em_status st = take(m, &p, n);
     if (st) return st;
+    assert(p);
     *out = 0;
     for (size_t i = n; i-- > 0;) *out = *out << 8 | p[i];
     return EM_OK;
@@ -230,6 +232,7 @@ static em_status op_long1(machine *m)
     em_status st = take_number(m, &n, 1);
     if (!st) st = take(m, &p, n);
     if (st) return st;
+    assert(p);
     if (n > EM_PICKLE_INT_BYTES)
         return refuse(m, "an integer of %u bytes, at most %d are read", (unsigned)n,
                       EM_PICKLE_INT_BYTES);
