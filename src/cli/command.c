@@ -96,10 +96,10 @@ em_status em_command_settings(em_model_config **models, em_options *o, em_termin
     const em_log log = em_terminal_log(t);
     em_model_config *model = NULL;
     em_str told = {0};
-    if (!em_ops_find(o->engine.device))
-        return em_fail(err, EM_INVAL, "--device '%s' is not available in this build: auto, cpu",
-                       o->engine.device);
-    em_status st = find_config(o, err);
+    const em_ops *ops;
+    em_status st = em_ops_open(&ops, o->engine.device, err);
+    if (st) return em_err_prefix(err, "--device"), st;
+    st = find_config(o, err);
     const em_model_source source = {.model_dir = o->engine.model_name,
                                     .config_path = o->engine.config_path,
                                     .transformer_path = o->engine.transformer_path,

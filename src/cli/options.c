@@ -153,7 +153,8 @@ static const option table[] = {
         "of the host's memory, for everything", .fallback = "all that is free"),
     OPT("memory_report", TEXT, engine.memory_report_path, MAKE, "FILE",
         "what was planned and used, as JSON; a drawing of it beside it", .fallback = "none"),
-    OPT("device", TEXT, engine.device, JOB, "NAME", "auto, cpu, or ref: slow reference loops"),
+    OPT("device", TEXT, engine.device, JOB, "NAME",
+        "auto: a GPU if there is one; cpu, cuda, cuda:N; ref: slow loops"),
     OPT("threads", INT, engine.threads, JOB | EM_COMMAND_SYNTH | EM_COMMAND_INSPECT, "N",
         "0: every core that this process may use", .most = 1024),
 
