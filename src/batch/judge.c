@@ -108,11 +108,17 @@ static em_status recover_one(em_batch *b, const char *name, em_err *err)
 
 /* ---- what finished jobs could have been continued from --------------------------------------- */
 
-/* ".NAME.steps" -> NAME; false for any other name. */
+/* ".NAME.steps" -> NAME, and "..NAME.steps.part-PID", which a kill left of writing that; false for
+ * any other name. */
 static bool name_of_steps(char out[EM_LEDGER_NAME_ROOM], const char *file)
 {
+    const char *part = strstr(file, EM_STEPS_SUFFIX ".part-");
     size_t n = strlen(file), end = strlen(EM_STEPS_SUFFIX);
-    if (file[0] != '.' || n <= end + 1 || strcmp(file + n - end, EM_STEPS_SUFFIX) != 0)
+    if (part && file[0] == '.' && file[1] == '.') {
+        file++;
+        n = (size_t)(part - file) + end;
+    }
+    if (file[0] != '.' || n <= end + 1 || strncmp(file + n - end, EM_STEPS_SUFFIX, end) != 0)
         return false;
     snprintf(out, EM_LEDGER_NAME_ROOM, "%.*s", (int)(n - end - 1), file + 1);
     return true;
@@ -139,11 +145,11 @@ static void remove_stale_steps(em_batch *b)
     DIR *d = opendir(b->options.save_path);
     for (struct dirent *e; d && (e = readdir(d));) {
         if (!name_of_steps(name, e->d_name) || !em_claim_take(b->claims, name)) continue;
-        char *path = is_stale(b, dirfd(d), e->d_name, name)
-                         ? em_path_join(b->options.save_path, e->d_name)
-                         : NULL;
-        if (path) em_resume_discard(path);
-        em_free(path);
+        em_str path = {0};
+        if (is_stale(b, dirfd(d), e->d_name, name))
+            em_str_printf(&path, "%s/.%s%s", b->options.save_path, name, EM_STEPS_SUFFIX);
+        if (path.len && !path.failed) em_resume_discard(em_str_text(&path));
+        em_str_free(&path);
         em_claim_drop(b->claims, name);
     }
     if (d) closedir(d);
