@@ -37,8 +37,10 @@ touch "$tmp/face.png" # another time, the same picture
 run 0
 is one skipped
 same "$out/one_output.mp4" "$tmp/one.mp4"
+touch "$out/..one_output.mp4.steps.part-99999" # a kill in the middle of writing a step
 run 0 --quiet
 is two skipped
+[ ! -e "$out/..one_output.mp4.steps.part-99999" ] || fail "half a step of a finished job is left over"
 
 # ---- what does: made anew, the older video is kept under another name ----
 run 0 --only one --seed 44
