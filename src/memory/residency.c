@@ -261,7 +261,9 @@ static em_status load(em_residency *r, em_group *g, size_t horizon, bool *placed
     return st ? st : d->event_record(d, u->ready, EM_QUEUE_COPY, err);
 }
 
-/* The next group of the trace that is not here, if it fits beside what is needed before it. */
+/* The next group of the trace that is not here, if it fits beside what is needed before it. Where
+ * little must do, the very next one or none: a group that is pinned again and again would let one
+ * more in every time. */
 static em_status prefetch(em_residency *r, em_err *err)
 {
     const em_trace *t = r->follow;
@@ -270,7 +272,10 @@ static em_status prefetch(em_residency *r, em_err *err)
         em_group *g = t->step[i].group;
         em_group_use *u = use_of(r, g);
         if (!t->step[i].pin || g->in_place) continue;
-        if (u->serial == r->serial && u->state != EM_GROUP_COLD) continue;
+        if (u->serial == r->serial && u->state != EM_GROUP_COLD) {
+            if (r->eager) break;
+            continue;
+        }
         if (u->serial != r->serial) *u = (em_group_use){.serial = r->serial};
         u->next_use = i;
         return load(r, g, i + 1, &placed, err);

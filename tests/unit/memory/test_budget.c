@@ -101,11 +101,40 @@ static void a_limit_is_kept(void **state)
     em_trace_close(&t);
 }
 
+/* Room for what is in use and for the next, however often one group is used in a row. */
+static void one_group_again_and_again(void **state)
+{
+    (void)state;
+    em_trace t = {0};
+    em_stage_need need = {0};
+    const em_residency like = {.dtype = EM_BF16, .prefetch = true};
+    em_residency plan = {.dtype = EM_BF16,
+                         .counts_only = true,
+                         .record = &t,
+                         .capacity_bytes = SIZE_MAX};
+    em_budget b;
+    em_err err = {0};
+    plan.serial = ++serials;
+    for (int i = 0; i < 3 * (GROUPS + 3); i++) {
+        em_group *g = &group[i % (GROUPS + 3) < 4 ? 0 : i % (GROUPS + 3) - 3];
+        assert_ok(em_residency_pin(&plan, g, &err), err);
+        assert_ok(em_residency_unpin(&plan, g, &err), err);
+    }
+    need.end = t.count;
+    em_residency_close(&plan);
+    em_trace_link(&t);
+    assert_ok(em_budget_open(&b, &need, 1, &t, &like, &serials, &err), err);
+    assert_int_equal(need.least_bytes, 2 * group[0].image_bytes);
+    assert_true(em_budget_try(&b, b.smallest_bytes));
+    em_trace_close(&t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(more_room_fewer_copies),
         cmocka_unit_test(a_limit_is_kept),
+        cmocka_unit_test(one_group_again_and_again),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
