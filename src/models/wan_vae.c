@@ -344,8 +344,8 @@ static em_tensor new_past(em_run *r, em_tensor x, int64_t frames)
 }
 
 /* Same size, looking back two frames: kernel 3 x 3 x 3 or 3 x 1 x 1.
- * x (T, H, W, C) -> (T, H, W, O) */
-static em_tensor causal(em_run *r, em_vae_stream *s, const conv_weights *c, em_tensor x)
+ * x (T, H, W, C) into y (T, H, W, O) */
+static void causal_to(em_run *r, em_vae_stream *s, const conv_weights *c, em_tensor y, em_tensor x)
 {
     int half = (int)c->w.dim[3] / 2;
     em_conv_spec spec = {.pad_before = {0, half, half}, .pad_after = {0, half, half}};
@@ -354,8 +354,20 @@ static em_tensor causal(em_run *r, em_vae_stream *s, const conv_weights *c, em_t
         *past = new_past(r, x, c->w.dim[2] - 1);
         em_fill(r, *past, 0);
     }
-    em_tensor y = em_conv(r, x, *past, c->w, c->b, &spec);
+    em_conv_to(r, y, x, *past, c->w, c->b, &spec);
     remember(r, *past, x);
+}
+
+/* Room for what `causal_to` makes of x. */
+static em_tensor causal_room(em_run *r, const conv_weights *c, em_tensor x)
+{
+    return em_run_tensor(r, x.dtype, EM_SHAPE(x.dim[0], x.dim[1], x.dim[2], c->w.dim[0]));
+}
+
+static em_tensor causal(em_run *r, em_vae_stream *s, const conv_weights *c, em_tensor x)
+{
+    em_tensor y = causal_room(r, c, x);
+    causal_to(r, s, c, y, x);
     return y;
 }
 
@@ -416,17 +428,20 @@ static em_tensor double_time(em_run *r, em_vae_stream *s, const stage_weights *s
 
 /* ---- blocks ---------------------------------------------------------------------------------- */
 
-/* shortcut(x) + conv(SiLU(norm(conv(SiLU(norm(x))))))   in place where the width stays */
+/* shortcut(x) + conv(SiLU(norm(conv(SiLU(norm(x))))))   in place where the width stays. Two tensors
+ * beside it at a time: at the full rate this is where scratch peaks. */
 static em_tensor residual(em_run *r, em_vae_stream *s, const residual_weights *w, em_tensor x)
 {
     em_tensor y = x;
     if (!em_tensor_is_empty(w->shortcut.w))
         y = pointwise(r, &w->shortcut, x, 0, w->shortcut.w.dim[0]);
     em_mark mark = em_run_mark(r);
-    em_tensor h = em_l2_norm(r, x, w->norm1, EM_ACT_SILU); // (T, H, W, C)
-    h = causal(r, s, &w->conv1, h);                        // (T, H, W, O)
-    h = em_l2_norm(r, h, w->norm2, EM_ACT_SILU);           // (T, H, W, O)
-    em_add(r, y, causal(r, s, &w->conv2, h));              // (T, H, W, O)
+    em_tensor h = causal_room(r, &w->conv1, x); // (T, H, W, O)
+    em_mark inner = em_run_mark(r);
+    causal_to(r, s, &w->conv1, h, em_l2_norm(r, x, w->norm1, EM_ACT_SILU));
+    em_run_release(r, inner);
+    em_l2_norm_inplace(r, h, w->norm2, EM_ACT_SILU);
+    em_add(r, y, causal(r, s, &w->conv2, h));
     em_run_release(r, mark);
     return y;
 }

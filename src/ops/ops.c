@@ -230,6 +230,19 @@ static bool conv_shape(const em_conv_args *c, int64_t out[4])
     return true;
 }
 
+/* y: as conv_shape says. */
+static void convolve(em_run *r, em_tensor y, const em_conv_args *c)
+{
+    em_mark m = em_run_mark(r);
+    em_tensor ws = workspace(r, em_run_stopped(r) ? 0 : conv_size(r, y, c));
+    if (em_run_stopped(r)) return;
+    r->flops += 2.0 * (double)em_tensor_count(y) * (double)(em_tensor_count(c->w) / c->w.dim[0]);
+    r->products++;
+    em_status st = r->ops->conv(r, y, c, ws.data);
+    em_run_release(r, m);
+    done(r, st, "conv", y);
+}
+
 em_tensor em_conv(em_run *r, em_tensor x, em_tensor past, em_tensor w, em_tensor b,
                   const em_conv_spec *spec)
 {
@@ -238,15 +251,22 @@ em_tensor em_conv(em_run *r, em_tensor x, em_tensor past, em_tensor w, em_tensor
     int64_t out[4];
     if (!conv_shape(&c, out)) return misfit(r, "conv", x, w);
     em_tensor y = em_run_tensor(r, x.dtype, out, 4);
-    em_mark m = em_run_mark(r);
-    em_tensor ws = workspace(r, em_run_stopped(r) ? 0 : conv_size(r, y, &c));
+    convolve(r, y, &c);
     if (em_run_stopped(r)) return EMPTY;
-    r->flops += 2.0 * (double)em_tensor_count(y) * (double)(em_tensor_count(c.w) / c.w.dim[0]);
-    r->products++;
-    em_status st = r->ops->conv(r, y, &c, ws.data);
-    em_run_release(r, m);
-    if (x.ndim == 2) y = em_view(y, EM_SHAPE(out[2], out[3]));
-    return done(r, st, "conv", y);
+    return x.ndim == 2 ? em_view(y, EM_SHAPE(out[2], out[3])) : y;
+}
+
+void em_conv_to(em_run *r, em_tensor y, em_tensor x, em_tensor past, em_tensor w, em_tensor b,
+                const em_conv_spec *spec)
+{
+    if (em_run_stopped(r)) return;
+    em_conv_args c = conv_args(x, past, w, b, spec);
+    int64_t out[4];
+    if (!conv_shape(&c, out) || y.dtype != x.dtype ||
+        em_tensor_count(y) != out[0] * out[1] * out[2] * out[3])
+        misfit(r, "conv", x, w);
+    else
+        convolve(r, em_view(y, out, 4), &c);
 }
 
 em_tensor em_weight_norm(em_run *r, em_tensor g, em_tensor v)
@@ -300,6 +320,11 @@ void em_rms_norm_inplace(em_run *r, em_tensor x, em_tensor w, float eps)
 em_tensor em_l2_norm(em_run *r, em_tensor x, em_tensor gamma, em_act act)
 {
     return norm(r, x, &(em_norm_spec){.kind = EM_NORM_L2, .w = gamma, .act = act});
+}
+
+void em_l2_norm_inplace(em_run *r, em_tensor x, em_tensor gamma, em_act act)
+{
+    norm_to(r, x, x, &(em_norm_spec){.kind = EM_NORM_L2, .w = gamma, .act = act});
 }
 
 em_tensor em_time_norm(em_run *r, em_tensor x, em_tensor w, em_tensor b, float eps)

@@ -63,6 +63,9 @@ typedef struct em_conv_spec {
  * (T, C) and give (T', O), with index 2 of the spec's arrays for their only axis. */
 em_tensor em_conv(em_run *r, em_tensor x, em_tensor past, em_tensor w, em_tensor b,
                   const em_conv_spec *spec);
+/* The same into y, of x's type and the result's count, which overlaps none of the others. */
+void em_conv_to(em_run *r, em_tensor y, em_tensor x, em_tensor past, em_tensor w, em_tensor b,
+                const em_conv_spec *spec);
 
 /* wav2vec2's weight norm: w[:,:,k] = g[k] v[:,:,k] / ||v[:,:,k]||   g (1, 1, K)   v (O, I, K) ->
  * F32 */
@@ -80,6 +83,8 @@ em_tensor em_rms_norm(em_run *r, em_tensor x, em_tensor w, float eps);
 void em_rms_norm_inplace(em_run *r, em_tensor x, em_tensor w, float eps);
 /* act(x / max(||x||, 1e-12) * sqrt(C) * gamma): the Wan VAE's RMS norm           -> run */
 em_tensor em_l2_norm(em_run *r, em_tensor x, em_tensor gamma, em_act act);
+/* The same in x's place and type. */
+void em_l2_norm_inplace(em_run *r, em_tensor x, em_tensor gamma, em_act act);
 /* Each channel over time, (x - mean_t) / sqrt(var_t + eps) * w + b: group norm with one group a
  * channel.
  * x (T, C)                                                                       -> run */
