@@ -1,4 +1,5 @@
-/* checkops [--device NAME] [--seed N] [--op NAME] | --bench [--device NAME] [--op NAME]
+/* checkops [--device NAME] [--seed N] [--op NAME] [--once] [--whole] | --bench [--device NAME]
+ * [--op NAME]
  *
  * Every entry of a table (cpu unless told otherwise) against the reference, on fresh random inputs
  * of odd shapes, in every type:
@@ -9,6 +10,9 @@
  *   threads     the same bits with 1, 2 and 3, and so the same bits every time
  *   memory      the plan's peak is the peak
  *   pieces      the same bits whether rows, frames or queries come together, in 2 or in 7 portions
+ *
+ * Under tools that make a kernel a hundred times slower: --once leaves out the repetitions with
+ * more threads, --whole the pieces.
  *
  * Inputs are made on the host, uploaded, and downloaded again to see that they are what they were:
  * device memory is touched by upload, download and the ops alone. One line an op and type. Exit
@@ -58,6 +62,8 @@ enum { INPUT_BYTES = 64 << 20, SCRATCH_BYTES = 256 << 20, WANT_BYTES = 16 << 20 
 typedef struct lab {
     const em_ops *ops;          /* under test */
     em_pool *pool[MAX_THREADS]; /* of 1, 2, 3 threads */
+    int pools;                  /* of them, those in use */
+    bool whole;                 /* no pieces */
     em_arena inputs, want;      /* on the host */
     em_arena there, scratch;    /* on the device: the inputs' copy, and what ops work in */
 } lab;
@@ -208,7 +214,7 @@ static verdict run_case(lab *l, const op_check *op, em_dtype dtype, uint64_t see
         v.fault = "the inputs cannot be uploaded";
     else if (!ref.err.code)
         v = run_once(l, op, &far, want, l->pool[0], dtype);
-    for (int i = 1; i < MAX_THREADS && !v.fault; i++) {
+    for (int i = 1; i < l->pools && !v.fault; i++) {
         verdict w = run_once(l, op, &far, want, l->pool[i], dtype);
         if (w.fault)
             v = w;
@@ -275,7 +281,7 @@ static const char *run_pieces(lab *l, const piece_check *p, em_dtype dtype, uint
     p->make(&m, &in, index);
     l->inputs = m.arena;
     const inputs far = inputs_at(&in, &m, l->there.base);
-    em_run r = run_on(l->ops, l->pool[1], dtype, &l->scratch);
+    em_run r = run_on(l->ops, l->pool[l->pools > 1], dtype, &l->scratch);
     const char *fault = send_inputs(l, &err) ? NULL : "the inputs cannot be uploaded";
     em_tensor all = fault ? (em_tensor){0} : p->part(&r, &far, 0, in.n[4]);
     size_t bytes = em_tensor_bytes(all);
@@ -349,7 +355,7 @@ static int check_all(lab *l, uint64_t seed, const char *only)
         for (em_dtype t = EM_F32; t <= EM_BF16; t++)
             if (checks[i].dtypes >> t & 1) failures += !check_op(l, &checks[i], t, seed);
     }
-    for (int i = 0; i < piece_check_count; i++) {
+    for (int i = 0; i < piece_check_count && !l->whole; i++) {
         if (only && strcmp(only, piece_checks[i].name)) continue;
         for (em_dtype t = EM_F32; t <= EM_BF16; t++)
             if (piece_checks[i].dtypes >> t & 1)
@@ -380,7 +386,9 @@ static void close_lab(lab *l)
 
 static int usage(void)
 {
-    fprintf(stderr, "usage: checkops [--device NAME] [--seed N] [--op NAME] [--bench]\n");
+    fprintf(
+        stderr,
+        "usage: checkops [--device NAME] [--seed N] [--op NAME] [--once] [--whole] [--bench]\n");
     return 2;
 }
 
@@ -391,17 +399,17 @@ static uint64_t fresh_seed(void)
     return em_fnv1a64(EM_FNV1A64_INIT, &ms, sizeof ms) % 1000000;
 }
 
-static int check_table(const em_ops *ops, uint64_t seed, const char *only)
+static int check_table(lab *l, uint64_t seed, const char *only)
 {
     static const char *const isa[] = {"baseline", "AVX2", "AVX-512"};
-    lab l = {.ops = ops};
+    const em_ops *ops = l->ops;
     em_err err = {0};
     printf("seed %llu, device %s; the CPU has %s%s, own loops for %s\n", (unsigned long long)seed,
            ops->name, isa[em_dnnl_isa()], em_dnnl_has_bf16() ? " with bfloat16" : "",
            em_vec_best()->name);
-    int failures = open_lab(&l, &err) ? 1 : check_all(&l, seed, only);
+    int failures = open_lab(l, &err) ? 1 : check_all(l, seed, only);
     if (err.code) fprintf(stderr, "checkops: %s\n", err.msg);
-    close_lab(&l);
+    close_lab(l);
     if (failures) printf("%d FAILED (seed %llu)\n", failures, (unsigned long long)seed);
     return failures ? 1 : 0;
 }
@@ -410,10 +418,15 @@ int main(int argc, char **argv)
 {
     uint64_t seed = fresh_seed();
     const char *only = NULL, *name = "cpu";
+    lab l = {.pools = MAX_THREADS};
     bool timing = false;
     for (int i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "--bench"))
             timing = true;
+        else if (!strcmp(argv[i], "--once"))
+            l.pools = 1;
+        else if (!strcmp(argv[i], "--whole"))
+            l.whole = true;
         else if (!strcmp(argv[i], "--seed") && i + 1 < argc)
             seed = strtoull(argv[++i], NULL, 0);
         else if (!strcmp(argv[i], "--op") && i + 1 < argc)
@@ -424,11 +437,10 @@ int main(int argc, char **argv)
             return usage();
     }
     far_register();
-    const em_ops *ops = NULL;
     em_err err = {0};
-    if (em_ops_open(&ops, name, &err)) {
+    if (em_ops_open(&l.ops, name, &err)) {
         printf("skipped: %s\n", err.msg);
         return NO_DEVICE;
     }
-    return timing ? bench(ops, only) : check_table(ops, seed, only);
+    return timing ? bench(l.ops, only) : check_table(&l, seed, only);
 }
