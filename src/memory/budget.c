@@ -119,11 +119,9 @@ static size_t streamed(const em_budget *b, const em_stage_need *s)
     return sum;
 }
 
-/* Groups that are in use may leave holes that are too small for another: then a little more is
- * needed than the sum, and all weights at once always fit. */
-bool em_budget_try(em_budget *b, size_t block_bytes)
+/* Plays the request through; false when it does not run. */
+static bool play(em_budget *b)
 {
-    if (block_bytes < b->smallest_bytes) return false;
     em_residency r = simulation(b);
     em_err err = {0};
     em_status st = EM_OK;
@@ -131,7 +129,6 @@ bool em_budget_try(em_budget *b, size_t block_bytes)
     r.images_bytes = b->like.images_bytes;
     b->resident_bytes = b->mapped_bytes = b->source_bytes = b->image_bytes = 0;
     b->copied_bytes = b->packed_bytes = 0;
-    share(b, block_bytes);
     for (int i = 0; !st && i < b->stages; i++) {
         em_stage_need *s = &b->stage[i];
         st = em_residency_set_store(&r, NULL, s->weights_bytes, &err);
@@ -142,6 +139,24 @@ bool em_budget_try(em_budget *b, size_t block_bytes)
     for (int i = 0; i < b->stages; i++) b->stage[i].streamed_bytes = streamed(b, &b->stage[i]);
     em_residency_close(&r);
     return !st;
+}
+
+/* Groups that are in use may leave holes that are too small for another: then a little more is
+ * needed than the sum, and all weights at once always fit. Once to see which groups come in again,
+ * and once knowing it: what moves on the device is the same. */
+bool em_budget_try(em_budget *b, size_t block_bytes)
+{
+    if (block_bytes < b->smallest_bytes) return false;
+    share(b, block_bytes);
+    for (size_t i = 0; i < b->trace->count; i++) b->trace->step[i].group->streamed = false;
+    if (!play(b)) return false;
+    bool any = false;
+    for (size_t i = 0; i < b->trace->count; i++) {
+        em_group *g = b->trace->step[i].group;
+        g->streamed = g->planned.loads > 1;
+        any = any || g->streamed;
+    }
+    return !any || play(b);
 }
 
 em_status em_budget_fit(em_budget *b, size_t limit_bytes, size_t *block_bytes, em_err *err)

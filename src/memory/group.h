@@ -67,6 +67,7 @@ typedef struct em_group {
     bool settled, in_place;
     em_dtype working; /* what it was settled for, like the next */
     bool host_addressable;
+    bool streamed;              /* by the last em_budget_try it comes in more than once */
     em_group_use real, planned; /* a plan must not disturb what it forecasts */
 } em_group;
 

@@ -212,11 +212,13 @@ static void pack(em_residency *r, em_group *g, void *to)
     r->packed_ms += em_now_ms() - start;
 }
 
-/* Weights that were dropped and will be needed once more get an image that the device can read. */
+/* Weights that come in again and again get an image that the device can read: at once where the
+ * plan knew, so that the host reads their file once; else when they were dropped and are needed
+ * anew. */
 static void make_image(em_residency *r, em_group *g, em_group_use *u)
 {
-    bool again = r->follow && u->loads > 0 && u->next_use < r->follow->count;
-    if (u->imaged || !again || device_of(r)->host_addressable) return;
+    bool again = u->loads > 0 && r->follow && u->next_use < r->follow->count;
+    if (u->imaged || !(again || g->streamed) || device_of(r)->host_addressable) return;
     if (g->image_bytes > r->images_bytes - r->image_bytes) return; /* staged as before */
     u->imaged = true;
     u->image_offset_bytes = r->image_bytes;

@@ -129,12 +129,38 @@ static void one_group_again_and_again(void **state)
     em_trace_close(&t);
 }
 
+/* With room for images the host reads every file once, whatever is streamed to the device. */
+static void files_are_read_once(void **state)
+{
+    (void)state;
+    em_trace t = {0};
+    em_stage_need need[STAGES] = {{0}};
+    em_device elsewhere = em_device_host;
+    elsewhere.host_addressable = false;
+    em_residency like = {.device = &elsewhere, .dtype = EM_BF16, .prefetch = true};
+    em_budget b;
+    em_err err = {0};
+    record(&t, need);
+    for (int i = 0; i < GROUPS; i++) em_group_settle(&group[i], EM_BF16, false);
+    like.images_bytes = GROUPS * group[0].image_bytes;
+    assert_ok(em_budget_open(&b, need, STAGES, &t, &like, &serials, &err), err);
+    assert_true(em_budget_try(&b, b.smallest_bytes));
+    assert_int_equal(b.packed_bytes, b.all_bytes);
+    assert_true(b.copied_bytes > b.all_bytes);
+    assert_true(b.image_bytes > 0 && b.image_bytes < b.all_bytes);
+    b.like.images_bytes = 0;
+    assert_true(em_budget_try(&b, b.smallest_bytes));
+    assert_int_equal(b.packed_bytes, b.copied_bytes);
+    em_trace_close(&t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(more_room_fewer_copies),
         cmocka_unit_test(a_limit_is_kept),
         cmocka_unit_test(one_group_again_and_again),
+        cmocka_unit_test(files_are_read_once),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
