@@ -658,9 +658,10 @@ static em_tensor self_attention(em_run *r, const em_dit_config *c, const block_w
 {
     const em_attn heads = attention_of(c);
     em_mark mark = em_run_mark(r);
-    em_tensor q = project(r, n, &w->q, EM_ACT_NONE); // (N, C)
-    em_tensor k = project(r, n, &w->k, EM_ACT_NONE); // (N, C)
-    em_tensor v = project(r, n, &w->v, EM_ACT_NONE); // (N, C)
+    em_tensor qkv[3]; // (N, C) each
+    em_linears(r, 3, qkv, n, (const em_tensor[]){w->q.w, w->k.w, w->v.w},
+               (const em_tensor[]){w->q.b, w->k.b, w->v.b});
+    em_tensor q = qkv[0], k = qkv[1], v = qkv[2];
     em_rms_norm_inplace(r, q, w->norm_q, (float)c->eps);
     em_rms_norm_inplace(r, k, w->norm_k, (float)c->eps);
     em_rope(r, q, rope, heads.heads);

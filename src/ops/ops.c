@@ -139,6 +139,43 @@ em_tensor em_linear(em_run *r, em_tensor x, em_tensor w, em_tensor b, em_act act
     return linear(r, with_cols(r, x, w.dim[0]), x, w, b, act);
 }
 
+static bool alike(em_tensor a, em_tensor b)
+{
+    return a.dtype == b.dtype && a.ndim == b.ndim && !memcmp(a.dim, b.dim, sizeof a.dim);
+}
+
+/* All of them at once: y (n, M, N). */
+static void stacked(em_run *r, int n, em_tensor y, em_tensor x, const em_tensor *w,
+                    const em_tensor *b)
+{
+    em_mark m = em_run_mark(r);
+    em_tensor ws = workspace(r, em_run_stopped(r) ? 0 : linear_size(r, em_at(y, 0), x, w[0]));
+    if (em_run_stopped(r)) return;
+    r->flops += 2.0 * (double)em_tensor_count(y) * (double)em_cols(x);
+    r->products += n;
+    em_status st = r->ops->linears(r, n, y, x, w, b, ws.data);
+    em_run_release(r, m);
+    done(r, st, "linears", y);
+}
+
+void em_linears(em_run *r, int n, em_tensor *y, em_tensor x, const em_tensor *w, const em_tensor *b)
+{
+    for (int i = 0; i < n; i++) y[i] = EMPTY;
+    if (em_run_stopped(r)) return;
+    for (int i = 0; i < n; i++)
+        if (x.ndim != 2 || w[i].ndim != 2 || em_cols(x) != em_cols(w[i]) ||
+            !vector_fits(b[i], w[i].dim[0]) || !alike(w[i], w[0]) || !alike(b[i], b[0])) {
+            misfit(r, "linears", x, w[i]);
+            return;
+        }
+    em_tensor all = em_run_tensor(r, x.dtype, EM_SHAPE(n, em_rows(x), w[0].dim[0]));
+    if (r->ops->linears) stacked(r, n, all, x, w, b);
+    for (int i = 0; i < n && !em_run_stopped(r); i++) {
+        y[i] = em_at(all, i);
+        if (!r->ops->linears) linear(r, y[i], x, w[i], b[i], EM_ACT_NONE);
+    }
+}
+
 static em_tensor as_batch(em_tensor t)
 {
     return t.ndim == 2 ? em_view(t, EM_SHAPE(1, t.dim[0], t.dim[1])) : t;

@@ -33,6 +33,12 @@ typedef enum em_act {
 /* act(x W^T + b)        x (…, K)   w (N, K)   b (N) or empty   -> (…, N) */
 em_tensor em_linear(em_run *r, em_tensor x, em_tensor w, em_tensor b, em_act act);
 
+/* The same x through n layers of one shape (queries, keys, values), one product where the table
+ * has one for that: y[i] = x W_i^T + b_i.   x (M, K)   w[i] (N, K)   b[i] (N) or all empty
+ * -> y[0..n) (M, N) */
+void em_linears(em_run *r, int n, em_tensor *y, em_tensor x, const em_tensor *w,
+                const em_tensor *b);
+
 typedef struct em_attn {
     int heads;   /* C = heads * head_dim */
     float scale; /* on q k^T; 1 for T5 */

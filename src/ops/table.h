@@ -41,6 +41,10 @@ struct em_ops {
     size_t (*linear_workspace)(em_run *r, em_tensor y, em_tensor x, em_tensor w);
     em_status (*linear)(em_run *r, em_tensor y, em_tensor x, em_tensor w, em_tensor b, em_act act,
                         void *ws);
+    /* y (n, M, N): n layers of one shape on the same x, with linear's workspace. NULL: the wrapper
+     * takes them one after the other. */
+    em_status (*linears)(em_run *r, int n, em_tensor y, em_tensor x, const em_tensor *w,
+                         const em_tensor *b, void *ws);
     size_t (*attention_workspace)(em_run *r, em_tensor q, em_tensor k, const em_attn *a);
     em_status (*attention)(em_run *r, em_tensor y, em_tensor q, em_tensor k, em_tensor v,
                            const em_attn *a, void *ws);

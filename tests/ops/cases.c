@@ -69,6 +69,30 @@ static em_tensor call_linear(em_run *r, const inputs *in)
     return em_linear(r, in->t[0], in->t[1], in->t[2], in->act);
 }
 
+/* Weights lie in equal steps, as those of one group do; most of the time they have x's type. */
+static void make_linears(maker *m, inputs *in, int index)
+{
+    int64_t n = PICK(m, 8, 17, 64, 130), k = PICK(m, 8, 17, 64, 130), rows = PICK(m, 1, 7, 64, 161);
+    em_dtype w = index % 3 ? m->dtype : maker_float_type(m);
+    in->n[0] = 1 + index % 3;
+    in->t[0] = matrix(m, rows, k);
+    in->t[1] = maker_tensor(m, w, 1 / sqrtf((float)k), EM_SHAPE(in->n[0], n, k));
+    in->t[2] = index % 5 ? maker_tensor(m, w, 1, EM_SHAPE(in->n[0], n)) : NONE;
+}
+
+static em_tensor call_linears(em_run *r, const inputs *in)
+{
+    em_tensor y[3], w[3], b[3] = {NONE, NONE, NONE};
+    int n = (int)in->n[0];
+    for (int i = 0; i < n; i++) {
+        w[i] = em_at(in->t[1], i);
+        if (!em_tensor_is_empty(in->t[2])) b[i] = em_at(in->t[2], i);
+    }
+    em_linears(r, n, y, in->t[0], w, b);
+    if (em_run_stopped(r)) return NONE;
+    return em_tensor_of(y[0].data, y[0].dtype, EM_SHAPE(n, y[0].dim[0], y[0].dim[1]));
+}
+
 /* ---- attention ------------------------------------------------------------------------------- */
 
 typedef struct attention_shape {
@@ -397,6 +421,7 @@ static em_tensor call_to_u8(em_run *r, const inputs *in)
 
 const op_check checks[] = {
     {"linear", SLOT(linear), BOUND_PRODUCT, 28, ALL, false, make_linear, call_linear},
+    {"linears", SLOT(linears), BOUND_PRODUCT, 15, ALL, true, make_linears, call_linears},
     {"attention", SLOT(attention), BOUND_PRODUCT, 13, ALL, false, make_attention, call_attention},
     {"conv", SLOT(conv), BOUND_PRODUCT, 2 * CONV_SHAPES, ALL, false, make_conv, call_conv},
     {"weight_norm", SLOT(weight_norm), BOUND_SUM, 6, ALL, true, make_weight_norm, call_weight_norm},

@@ -45,6 +45,14 @@ static em_status linear(em_run *r, em_tensor y, em_tensor x, em_tensor w, em_ten
     return st;
 }
 
+static em_status linears(em_run *r, int n, em_tensor y, em_tensor x, const em_tensor *w,
+                         const em_tensor *b, void *ws)
+{
+    em_status st = guard_of(r)->target->linears(r, n, y, x, w, b, (char *)ws + GUARD);
+    inspect(r, ws);
+    return st;
+}
+
 static size_t attention_workspace(em_run *r, em_tensor q, em_tensor k, const em_attn *a)
 {
     return guarded(r, guard_of(r)->target->attention_workspace(r, q, k, a));
@@ -75,6 +83,7 @@ guard guard_over(const em_ops *target)
     guard g = {.table = *target, .target = target};
     g.table.linear_workspace = linear_workspace;
     g.table.linear = linear;
+    g.table.linears = target->linears ? linears : NULL;
     g.table.attention_workspace = attention_workspace;
     g.table.attention = attention;
     g.table.conv_workspace = conv_workspace;

@@ -44,6 +44,27 @@ static em_tensor part_linear(em_run *r, const inputs *in, int64_t begin, int64_t
     return em_linear(r, em_slice(in->t[0], begin, n), in->t[1], in->t[2], in->act);
 }
 
+static void make_linears(maker *m, inputs *in, int index)
+{
+    int64_t n = index % 2 ? 96 : 256, k = index % 2 ? 72 : 1536;
+    in->n[0] = index % 3;
+    in->t[0] = rows_of(m, in, index % 2 ? 1100 : 300, k);
+    in->t[1] = maker_tensor(m, m->dtype, 1 / sqrtf((float)k), EM_SHAPE(3, n, k));
+    in->t[2] = maker_tensor(m, m->dtype, 1, EM_SHAPE(3, n));
+}
+
+/* One of the three. */
+static em_tensor part_linears(em_run *r, const inputs *in, int64_t begin, int64_t n)
+{
+    em_tensor y[3], w[3], b[3];
+    for (int i = 0; i < 3; i++) {
+        w[i] = em_at(in->t[1], i);
+        b[i] = em_at(in->t[2], i);
+    }
+    em_linears(r, 3, y, em_slice(in->t[0], begin, n), w, b);
+    return y[in->n[0]];
+}
+
 /* ---- attention: portions of the queries ------------------------------------------------------ */
 
 static void make_attention(maker *m, inputs *in, int index)
@@ -216,6 +237,7 @@ static em_tensor part_unpatchify(em_run *r, const inputs *in, int64_t begin, int
 
 const piece_check piece_checks[] = {
     {"linear", 8, ALL, make_linear, part_linear},
+    {"linears", 6, ALL, make_linears, part_linears},
     {"attention", 7, ALL, make_attention, part_attention},
     {"conv", 7, ALL, make_conv, part_conv},
     {"norm", 12, ALL, make_rows, part_norm},

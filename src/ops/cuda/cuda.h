@@ -31,6 +31,8 @@ static inline emk_tensor em_cuda_arg(em_tensor t)
 void *em_cuda_library(const char *soname, char *found, size_t found_size, em_err *err);
 
 size_t em_cuda_linear_workspace(em_run *r, em_tensor y, em_tensor x, em_tensor w);
+em_status em_cuda_linears(em_run *r, int n, em_tensor y, em_tensor x, const em_tensor *w,
+                          const em_tensor *b, void *ws);
 em_status em_cuda_linear(em_run *r, em_tensor y, em_tensor x, em_tensor w, em_tensor b, em_act act,
                          void *ws);
 size_t em_cuda_attention_workspace(em_run *r, em_tensor q, em_tensor k, const em_attn *a);

@@ -153,3 +153,55 @@ em_status em_cuda_linear(em_run *r, em_tensor y, em_tensor x, em_tensor w, em_te
                       (long long)l.k, (long long)l.n, (long long)l.k);
     return st;
 }
+
+/* Bytes from each tensor to the next, where that is the same all along; 0: it is not. */
+static int64_t step_of(int n, const em_tensor *t)
+{
+    int64_t step = (const char *)t[1].data - (const char *)t[0].data;
+    for (int i = 2; i < n; i++)
+        if ((const char *)t[i].data - (const char *)t[i - 1].data != step) return 0;
+    return step;
+}
+
+/* All layers as one product, where cuBLASLt can make it so: 16 bits throughout, and weights that
+ * lie in equal steps, as a group's image has them. */
+static bool as_batch(const em_cuda *c, em_lt_product *p, int n, em_tensor y, em_tensor x,
+                     const em_tensor *w, const em_tensor *b)
+{
+    int64_t size = (int64_t)em_dtype_bytes(x.dtype);
+    if (n < 2 || x.dtype == EM_F32 || w[0].dtype != x.dtype || b[0].dtype != x.dtype) return false;
+    if (em_tensor_is_empty(b[0])) return false;
+    int64_t w_bytes = step_of(n, w), bias_bytes = step_of(n, b);
+    if (w_bytes <= 0 || bias_bytes <= 0 || w_bytes % size || bias_bytes % size) return false;
+    *p = (em_lt_product){.d = y.data,
+                         .x = x.data,
+                         .w = w[0].data,
+                         .bias = b[0].data,
+                         .rows = em_rows(x),
+                         .n = em_cols(y),
+                         .k = em_cols(x),
+                         .d_step = em_cols(y),
+                         .batch = n,
+                         .w_step = w_bytes / size,
+                         .bias_step = bias_bytes / size,
+                         .type = x.dtype,
+                         .d_type = y.dtype};
+    return c->lt && em_lt_has(c->lt, p);
+}
+
+em_status em_cuda_linears(em_run *r, int n, em_tensor y, em_tensor x, const em_tensor *w,
+                          const em_tensor *b, void *ws)
+{
+    em_cuda *c = em_cuda_of(r);
+    em_lt_product p;
+    if (em_tensor_count(y) == 0) return EM_OK;
+    if (as_batch(c, &p, n, y, x, w, b)) {
+        em_status st = em_lt_multiply(c->lt, &p, ws, c->compute, &r->err);
+        if (st) em_err_prefix(&r->err, "%d linears at once", n);
+        return st;
+    }
+    em_status st = EM_OK;
+    for (int i = 0; !st && i < n; i++)
+        st = em_cuda_linear(r, em_at(y, i), x, w[i], b[i], EM_ACT_NONE, ws);
+    return st;
+}

@@ -44,7 +44,7 @@ static const int64_t probe_rows[] = {1, 2, 21, 257, 512, 2047, 16384, 77824};
 /* What an algorithm belongs to. Alignments are those of the layer (a row's bytes, the weights'
  * place), not of the piece of work. No padding: keys are compared as bytes. */
 typedef struct layer {
-    int64_t n, k, d_step, type, d_type, epilogue;
+    int64_t n, k, d_step, type, d_type, epilogue, batch, w_step, bias_step;
     uint32_t align_x, align_w, align_d, align_bias;
 } layer;
 
@@ -55,6 +55,7 @@ typedef struct plan {
     cublasLtMatmulDesc_t desc;
     cublasLtMatrixLayout_t w, x, d;
     cublasLtMatmulAlgo_t algo;
+    bool none; /* there is no algorithm */
 } plan;
 
 struct em_cuda_lt {
@@ -168,11 +169,38 @@ static layer layer_of(const em_lt_product *p)
     l.type = p->type;
     l.d_type = p->d_type;
     l.epilogue = epilogue_of(p->act, p->bias != NULL);
+    l.batch = p->batch > 1 ? p->batch : 1;
+    l.w_step = l.batch > 1 ? p->w_step : 0;
+    l.bias_step = l.batch > 1 && p->bias ? p->bias_step : 0;
     l.align_x = alignment(p->x, (size_t)p->k * in);
-    l.align_w = alignment(p->w, (size_t)p->k * in);
+    l.align_w = alignment(p->w, (size_t)p->k * in | (size_t)l.w_step * in);
     l.align_d = alignment(p->d, (size_t)p->d_step * out);
-    l.align_bias = p->bias ? alignment(p->bias, 0) : MAX_ALIGN;
+    l.align_bias = p->bias ? alignment(p->bias, (size_t)l.bias_step * out) : MAX_ALIGN;
     return l;
+}
+
+static cublasStatus_t describe_bias(const em_cuda_lt *lt, plan *p)
+{
+    const layer *l = &p->key;
+    cudaDataType_t type = type_of(l->d_type);
+    const void *bias = (const void *)(uintptr_t)(4096 + l->align_bias); /* read as an alignment */
+    cublasStatus_t rc =
+        lt->desc_set(p->desc, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &type, sizeof type);
+    if (!rc) rc = lt->desc_set(p->desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias);
+    if (rc || l->batch == 1) return rc;
+    return lt->desc_set(p->desc, CUBLASLT_MATMUL_DESC_BIAS_BATCH_STRIDE, &l->bias_step,
+                        sizeof l->bias_step);
+}
+
+/* `step` elements from one matrix of a batch to the next. */
+static cublasStatus_t set_batch(const em_cuda_lt *lt, cublasLtMatrixLayout_t m, int64_t count,
+                                int64_t step)
+{
+    int32_t n = (int32_t)count;
+    if (n == 1) return CUBLAS_STATUS_SUCCESS;
+    cublasStatus_t rc = lt->layout_set(m, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &n, sizeof n);
+    return rc ? rc
+              : lt->layout_set(m, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &step, sizeof step);
 }
 
 /* Descriptors of a layer; set_rows gives them their height. */
@@ -182,26 +210,24 @@ static cublasStatus_t describe(const em_cuda_lt *lt, plan *p)
     uint64_t n = (uint64_t)l->n, k = (uint64_t)l->k;
     cublasOperation_t transposed = CUBLAS_OP_T;
     cublasLtEpilogue_t epilogue = (cublasLtEpilogue_t)l->epilogue;
-    cudaDataType_t bias_type = type_of(l->d_type);
-    const void *bias = (const void *)(uintptr_t)(4096 + l->align_bias); /* read as an alignment */
     cublasStatus_t rc = lt->desc_create(&p->desc, CUBLAS_COMPUTE_32F, CUDA_R_32F);
     if (!rc) rc = lt->layout_create(&p->w, type_of(l->type), k, n, l->k);
     if (!rc) rc = lt->layout_create(&p->x, type_of(l->type), k, 1, l->k);
     if (!rc) rc = lt->layout_create(&p->d, type_of(l->d_type), n, 1, l->d_step);
+    if (!rc) rc = set_batch(lt, p->w, l->batch, l->w_step);
+    if (!rc) rc = set_batch(lt, p->x, l->batch, 0);
     if (!rc)
         rc = lt->desc_set(p->desc, CUBLASLT_MATMUL_DESC_TRANSA, &transposed, sizeof transposed);
     if (!rc) rc = lt->desc_set(p->desc, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue);
-    if (rc || !(l->epilogue & CUBLASLT_EPILOGUE_BIAS)) return rc;
-    rc = lt->desc_set(p->desc, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &bias_type, sizeof bias_type);
-    if (!rc) rc = lt->desc_set(p->desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias);
-    return rc;
+    return rc || !(l->epilogue & CUBLASLT_EPILOGUE_BIAS) ? rc : describe_bias(lt, p);
 }
 
 static cublasStatus_t set_rows(const em_cuda_lt *lt, const plan *p, int64_t rows)
 {
     uint64_t cols = (uint64_t)rows;
     cublasStatus_t rc = lt->layout_set(p->x, CUBLASLT_MATRIX_LAYOUT_COLS, &cols, sizeof cols);
-    return rc ? rc : lt->layout_set(p->d, CUBLASLT_MATRIX_LAYOUT_COLS, &cols, sizeof cols);
+    if (!rc) rc = lt->layout_set(p->d, CUBLASLT_MATRIX_LAYOUT_COLS, &cols, sizeof cols);
+    return rc ? rc : set_batch(lt, p->d, p->key.batch, rows * p->key.d_step);
 }
 
 /* 0 where the algorithm knows no such thing. */
@@ -296,24 +322,29 @@ static em_status add_plan(em_cuda_lt *lt, const layer *key, plan **out, em_err *
     cublasStatus_t rc = describe(lt, p);
     em_status st =
         rc ? em_fail(err, EM_DEVICE, "cuBLASLt: %s", lt->error_text(rc)) : choose(lt, p, err);
-    if (st) {
-        close_plan(lt, p);
-        return st;
-    }
+    p->none = st != EM_OK;
     lt->count++;
     *out = p;
-    return EM_OK;
+    return st;
 }
 
 static em_status plan_of(em_cuda_lt *lt, const em_lt_product *p, plan **out, em_err *err)
 {
     layer key = layer_of(p);
-    for (size_t i = 0; i < lt->count; i++)
-        if (!memcmp(&lt->plans[i].key, &key, sizeof key)) {
-            *out = &lt->plans[i];
-            return EM_OK;
-        }
+    for (size_t i = 0; i < lt->count; i++) {
+        if (memcmp(&lt->plans[i].key, &key, sizeof key) != 0) continue;
+        *out = &lt->plans[i];
+        if (!lt->plans[i].none) return EM_OK;
+        return em_fail(err, EM_DEVICE, "cuBLASLt has no algorithm for this layer");
+    }
     return add_plan(lt, &key, out, err);
+}
+
+bool em_lt_has(em_cuda_lt *lt, const em_lt_product *p)
+{
+    plan *layer_plan;
+    em_err ignored = {0};
+    return plan_of(lt, p, &layer_plan, &ignored) == EM_OK;
 }
 
 /* ---- products -------------------------------------------------------------------------------- */

@@ -30,12 +30,16 @@ typedef struct em_lt_product {
     void *d;
     const void *x, *w, *bias; /* bias: NULL or of d_type */
     int64_t rows, n, k;
-    int64_t d_step;        /* elements from one row of d to the next; x and w are dense */
-    em_dtype type, d_type; /* of x and w; of d: the same or F32 */
-    em_act act;            /* one that em_lt_fuses */
+    int64_t d_step;            /* elements from one row of d to the next; x and w are dense */
+    int64_t batch;             /* products of the same x, or 0: one; d's lie one behind the other */
+    int64_t w_step, bias_step; /* elements from one product's to the next one's */
+    em_dtype type, d_type;     /* of x and w; of d: the same or F32 */
+    em_act act;                /* one that em_lt_fuses */
 } em_lt_product;
 
 bool em_lt_fuses(em_act act);
+/* There is an algorithm (decides it if need be). */
+bool em_lt_has(em_cuda_lt *lt, const em_lt_product *p);
 /* Enqueues. workspace: EM_LT_WORKSPACE_BYTES, 256-byte aligned (cuBLASLt refuses others). EM_DEVICE
  * when no algorithm fits or the launch fails; EM_NOMEM. */
 em_status em_lt_multiply(em_cuda_lt *lt, const em_lt_product *p, void *workspace,

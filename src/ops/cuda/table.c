@@ -10,6 +10,7 @@ static const em_ops functions = {
     .name = "cuda",
     .linear_workspace = em_cuda_linear_workspace,
     .linear = em_cuda_linear,
+    .linears = em_cuda_linears,
     .attention_workspace = em_cuda_attention_workspace,
     .attention = em_cuda_attention,
     .conv_workspace = em_cuda_conv_workspace,

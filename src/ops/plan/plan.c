@@ -13,6 +13,12 @@ static em_status linear(em_run *r, em_tensor y, em_tensor x, em_tensor w, em_ten
     return (void)r, (void)y, (void)x, (void)w, (void)b, (void)act, (void)ws, EM_OK;
 }
 
+static em_status linears(em_run *r, int n, em_tensor y, em_tensor x, const em_tensor *w,
+                         const em_tensor *b, void *ws)
+{
+    return (void)r, (void)n, (void)y, (void)x, (void)w, (void)b, (void)ws, EM_OK;
+}
+
 static em_status attention(em_run *r, em_tensor y, em_tensor q, em_tensor k, em_tensor v,
                            const em_attn *a, void *ws)
 {
@@ -105,6 +111,7 @@ void em_ops_plan(em_ops *out, const em_ops *target)
         .thread_start = target->thread_start,
         .linear_workspace = target->linear_workspace,
         .linear = linear,
+        .linears = target->linears ? linears : NULL,
         .attention_workspace = target->attention_workspace,
         .attention = attention,
         .conv_workspace = target->conv_workspace,
