@@ -112,7 +112,7 @@ static em_status compute(em_job *j, em_memory_kind *failed, em_err *err)
     j->run.arena = e->block;
     j->run.cut = j->policy.cut;
     j->block_held_bytes = e->block.size_bytes;
-    j->result.forwards = 0;
+    j->result.forwards = j->result.forwards_replayed = 0;
     j->result.color_ms = 0;
     j->result.weight_bytes = j->result.mapped_bytes = j->result.copied_bytes = 0;
     method(j);

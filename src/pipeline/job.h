@@ -25,6 +25,13 @@ typedef struct em_job_frames {
     int count;        /* 0: nothing is under way */
 } em_job_frames;
 
+/* A branch's blocks, which are the same ops on the same addresses in every forward. */
+typedef struct em_job_replay {
+    em_recording recording; /* owned */
+    uint64_t place;         /* of the weights, when it was made */
+    bool ran;               /* once in the ordinary way: libraries have chosen, weights have come */
+} em_job_replay;
+
 struct em_job {
     em_engine *engine; /* borrowed, like the next two */
     const em_params *p;
@@ -61,6 +68,9 @@ struct em_job {
     em_tensor y;                     // (20, f, h, w) mask and portrait
     em_dit_cond cond[EM_BRANCHES];   /* text, image and rope are shared */
     em_tensor residual[EM_BRANCHES]; // (N, dim) what the blocks added when they last ran
+    em_dit_time now;                 /* the step's; its e0 is at one place in all steps */
+
+    em_job_replay replay[EM_BRANCHES]; /* while the transformer runs */
 
     /* what the plan found: the order of weights, and each stage's share of the block */
     em_trace trace;

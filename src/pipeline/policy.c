@@ -349,6 +349,14 @@ static void weigh_beefy(choice *c)
     if (try(c, 0, c->room.all_bytes, &all)) c->room.all_ms = all.ms;
 }
 
+/* A recorded step has its weights' addresses, so they must stay where they are. A graph takes
+ * memory of the driver's that nobody has planned: lightweight goes without. */
+static bool replays(const choice *c, const variant *v)
+{
+    return c->engine->memory_mode != EM_MEMORY_LIGHTWEIGHT &&
+           c->engine->ops->device->capture_begin && !v->need[EM_STAGE_DENOISE].streamed_bytes;
+}
+
 /* The chosen one becomes the job's. */
 static void adopt(choice *c, candidate best)
 {
@@ -364,6 +372,7 @@ static void adopt(choice *c, candidate best)
     c->policy.block_bytes = best.block_bytes;
     c->policy.image_bytes = b->image_bytes;
     if (on_host(c) || !b->copied_bytes) c->policy.ring_bytes = 0;
+    c->policy.replays = replays(c, v);
     j->policy = c->policy;
     em_trace_close(&j->trace);
     j->trace = v->trace;
