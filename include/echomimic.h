@@ -165,6 +165,7 @@ typedef struct em_params {
     int sample_size[2];                   /* height, width: an area bound */
     int fps;
     em_teacache_mode teacache;
+    bool teacache_offload; /* what it keeps is in host memory, not the device's: the same frames */
     double teacache_threshold;
     int num_skip_start_steps;
     int riflex_k; /* 0: off */

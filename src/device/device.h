@@ -40,8 +40,9 @@ struct em_device {
     /* What is installed and what a new allocation could get now. */
     void (*memory_info)(em_device *d, uint64_t *total_bytes, uint64_t *free_bytes);
 
-    /* Behind what COMPUTE was given so far. upload returns when host_src may change again, download
-     * when host_dst is complete. */
+    /* Behind what COMPUTE was given so far. upload returns when host_src may change again (memory
+     * of host_alloc's: by what COMPUTE is given from then on), download when host_dst is
+     * complete. */
     em_status (*upload)(em_device *d, void *dst, const void *host_src, size_t size_bytes,
                         em_err *err);
     em_status (*download)(em_device *d, void *host_dst, const void *src, size_t size_bytes,

@@ -88,21 +88,40 @@ static bool replayed(em_job *j, em_tensor tokens, const em_dit_time *t, em_branc
     return false;
 }
 
+/* ---- residuals: at the arena's high end or, offloaded, on the host --------------------------- */
+
+static void keep_residual(em_job *j, int slot, em_tensor x)
+{
+    if (em_job_offload_bytes(j))
+        em_run_fetch(&j->run, x, j->offloaded[slot].data);
+    else
+        em_copy(&j->run, j->residual[slot], x);
+}
+
+/* What was kept in the slot, of x's shape. */
+static em_tensor kept_residual(em_job *j, int slot, em_tensor x)
+{
+    if (!em_job_offload_bytes(j)) return j->residual[slot];
+    return em_upload(&j->run, j->offloaded[slot].data, EM_F32, x.dim, x.ndim);
+}
+
 /* The blocks, or what they added last time. tokens in place. */
 static void block_stack(em_job *j, em_forward f, em_tensor tokens, const em_dit_time *t,
                         em_branch branch)
 {
     em_run *r = &j->run;
-    if (f.kind == EM_FORWARD_REUSE) {
-        em_add(r, tokens, j->residual[f.slot]);
-        return;
-    }
-    if (f.slot != EM_NO_SLOT) em_copy(r, j->residual[f.slot], tokens);
-    if (!replayed(j, tokens, t, branch))
+    em_mark m = em_run_mark(r);
+    bool keeps = f.kind == EM_FORWARD_COMPUTE && f.slot != EM_NO_SLOT;
+    if (keeps) keep_residual(j, f.slot, tokens); /* the input, so far */
+    if (f.kind == EM_FORWARD_REUSE)
+        em_add(r, tokens, kept_residual(j, f.slot, tokens));
+    else if (!replayed(j, tokens, t, branch))
         em_dit_blocks(r, j->engine->dit, tokens, t, &j->cond[branch]);
-    if (f.slot == EM_NO_SLOT || em_run_stopped(r)) return;
-    const em_tensor out_in[2] = {tokens, j->residual[f.slot]};
-    em_copy(r, j->residual[f.slot], em_lincomb(r, 2, out_in, (const float[]){1, -1}));
+    if (keeps && !em_run_stopped(r)) {
+        const em_tensor out_in[2] = {tokens, kept_residual(j, f.slot, tokens)};
+        keep_residual(j, f.slot, em_lincomb(r, 2, out_in, (const float[]){1, -1}));
+    }
+    em_run_release(r, m);
 }
 
 /* -> velocity F32 (16, f, h, w) at x */
@@ -150,7 +169,7 @@ static void begin(em_job *j)
         j->cond[b].rope = rope;
         j->cond[b].grid = j->grid;
     }
-    for (int b = 0; j->p->teacache && b < j->branches; b++)
+    for (int b = 0; j->p->teacache && !j->p->teacache_offload && b < j->branches; b++)
         j->residual[b] = em_run_keep(r, EM_F32, EM_SHAPE(rope.dim[0], em_dit_sizes(dit)->dim));
     j->now.e0 = em_run_keep(r, r->dtype, EM_SHAPE(6, em_dit_sizes(dit)->dim));
     em_mark m = em_run_mark(r);

@@ -90,7 +90,8 @@ static em_status take_memory(em_job *j, em_memory_kind *failed, em_err *err)
     w->ring_bytes = j->policy.ring_bytes;
     if (w->drop_unpinned) em_residency_drop_mapped(w);
     *failed = EM_MEMORY_BLOCK;
-    em_status st = em_engine_take_block(e, j->policy.block_bytes, err);
+    em_status st = em_job_take_offload(j, err);
+    if (!st) st = em_engine_take_block(e, j->policy.block_bytes, err);
     if (st) return st;
     st = em_residency_prepare(w, &j->trace, j->policy.image_bytes, &images_failed, err);
     *failed = images_failed ? EM_MEMORY_IMAGES : EM_MEMORY_RING;

@@ -249,29 +249,110 @@ static void a_graph_that_fails_costs_no_frame(void **state)
 static void a_cancel_ends_replays(void **state)
 {
     const tmpdir *t = *state;
-    static const em_teacache_mode mode[] = {EM_TEACACHE_OFF, EM_TEACACHE_BRANCH};
+    static const struct {
+        em_teacache_mode teacache;
+        bool offload;
+        int cancel_at, launched, replayed; /* before and after */
+    } cases[] = {{EM_TEACACHE_OFF, false, 5, 2 * 4, 2 * 3},
+                 {EM_TEACACHE_BRANCH, false, 3, 2 * 2, 0},
+                 {EM_TEACACHE_BRANCH, false, 5, 2 * 3, 0}, /* residuals are made again */
+                 {EM_TEACACHE_BRANCH, true, 5, 2 * 3, 0}};
     char path[256];
     snprintf(path, sizeof path, "%s/job.resume", t->path);
-    for (int i = 0; i < 2; i++) {
-        em_params p = request(mode[i], 6);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        em_params p = request(cases[i].teacache, 6);
         em_err err = {0};
         em_result r;
         p.teacache_threshold = 10;
         watch_anew();
         uint64_t hash = render_once("far", EM_MEMORY_LIGHTWEIGHT, &p, &r);
         em_engine *e = open_engine("far", EM_MEMORY_BEEFY, 0);
-        watch w = {.cancel = e, .cancel_at = mode[i] ? 3 : 5};
+        watch w = {.cancel = e, .cancel_at = cases[i].cancel_at};
         p.resume_path = path;
+        p.teacache_offload = cases[i].offload;
         assert_int_equal(generate(e, &p, &w, NULL, &err), EM_CANCELLED);
-        assert_int_equal(far_watched(FAR_LAUNCH), 2 * (w.cancel_at - 1));
+        assert_int_equal(far_watched(FAR_LAUNCH), cases[i].launched);
         em_engine_resume(e);
         watch_anew();
         assert_true(render(e, &p, &r) == hash);
         assert_int_equal(r.steps_resumed, w.cancel_at);
-        assert_int_equal(r.forwards_replayed, mode[i] ? 0 : 2 * (STEPS - w.cancel_at - 1));
+        assert_int_equal(r.forwards_replayed, cases[i].replayed);
         em_engine_close(&e);
         em_resume_discard(path);
     }
+}
+
+/* ---- residuals ------------------------------------------------------------------------------- */
+
+/* Bytes of a residual: latents of 3 frames, 4 x 4, in patches of 2 x 2; the demo model is DIM
+ * wide. */
+enum { DIM = 256, RESIDUAL_BYTES = 3 * 2 * 2 * DIM * 4 };
+
+static void plan(em_engine *e, const em_params *p, em_result *r)
+{
+    em_err err = {0};
+    const em_picture picture = {NULL, p->sample_size[1], p->sample_size[0]};
+    const em_sound sound = {NULL, RATE_HZ, RATE_HZ};
+    assert_ok(em_plan(e, &picture, &sound, p, r, &err), err);
+}
+
+/* What TeaCache keeps moves from one side of the plan to the other, and no frame notices. */
+static void offloaded_residuals_are_the_same(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *device;
+        em_memory_mode mode;
+        em_teacache_mode teacache;
+        int branches;
+    } cases[] = {{"cpu", EM_MEMORY_LIGHTWEIGHT, EM_TEACACHE_BRANCH, 2},
+                 {"cpu", EM_MEMORY_BEEFY, EM_TEACACHE_REFERENCE, 2},
+                 {"far", EM_MEMORY_LIGHTWEIGHT, EM_TEACACHE_BRANCH, 2},
+                 {"far", EM_MEMORY_BEEFY, EM_TEACACHE_BRANCH, 1},
+                 {"far", EM_MEMORY_BEEFY, EM_TEACACHE_REFERENCE, 2}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        em_params p = request(cases[i].teacache, cases[i].branches > 1 ? 6 : 1);
+        em_result here, there, real;
+        uint64_t bytes = (uint64_t)cases[i].branches * RESIDUAL_BYTES;
+        bool host = !strcmp(cases[i].device, "cpu");
+        em_engine *e = open_engine(cases[i].device, cases[i].mode, 0);
+        p.teacache_threshold = 10;
+        plan(e, &p, &here);
+        p.teacache_offload = true;
+        plan(e, &p, &there);
+        p.teacache_offload = false;
+        watch_anew();
+        uint64_t hash = render(e, &p, &real);
+        uint64_t scratch = real.stage[EM_STAGE_DENOISE].scratch_bytes;
+        p.teacache_offload = true;
+        watch_anew();
+        assert_true(render(e, &p, &real) == hash);
+        em_engine_close(&e);
+        assert_int_equal(real.stage[EM_STAGE_DENOISE].scratch_bytes, scratch - bytes);
+        assert_int_equal(there.stage[EM_STAGE_DENOISE].scratch_bytes, scratch - bytes);
+        assert_true(there.scratch_bytes == real.scratch_bytes);
+        assert_true(there.device_bytes <= here.device_bytes);
+        assert_int_equal(there.pinned_bytes - here.pinned_bytes, host ? 0 : bytes);
+        assert_int_equal(there.host_bytes - (host ? there.device_bytes : 0),
+                         here.host_bytes - (host ? here.device_bytes : 0) + bytes);
+        assert_int_equal(real.forwards_replayed != 0, !host && cases[i].mode == EM_MEMORY_BEEFY);
+    }
+}
+
+/* Without TeaCache nothing is kept anywhere. */
+static void nothing_is_offloaded_without_need(void **state)
+{
+    (void)state;
+    em_params p = request(EM_TEACACHE_OFF, 6);
+    em_result here, there;
+    em_engine *e = open_engine("far", EM_MEMORY_BEEFY, 0);
+    plan(e, &p, &here);
+    p.teacache_offload = true;
+    plan(e, &p, &there);
+    em_engine_close(&e);
+    assert_int_equal(there.scratch_bytes, here.scratch_bytes);
+    assert_int_equal(there.pinned_bytes, here.pinned_bytes);
+    assert_int_equal(there.host_bytes, here.host_bytes);
 }
 
 int main(int argc, char **argv)
@@ -282,6 +363,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(lightweight_records_nothing),
         cmocka_unit_test(a_graph_that_fails_costs_no_frame),
         cmocka_unit_test_setup_teardown(a_cancel_ends_replays, tmpdir_setup, tmpdir_teardown),
+        cmocka_unit_test(offloaded_residuals_are_the_same),
+        cmocka_unit_test(nothing_is_offloaded_without_need),
     };
     if (argc > 1) cmocka_set_test_filter(argv[1]);
     return cmocka_run_group_tests(tests, set_up, NULL);
