@@ -205,9 +205,8 @@ static void close_offload(em_job *j)
 {
     em_device *d = j->engine ? j->engine->ops->device : NULL;
     em_err ignored = {0};
-    for (int b = 0; b < EM_BRANCHES; b++) {
-        if (!j->offloaded[b].data) continue;
-        d->sync(d, &ignored);
+    for (int b = 0; d && b < EM_BRANCHES; b++) {
+        if (j->offloaded[b].data) d->sync(d, &ignored);
         close_room(d, &j->offloaded[b]);
     }
 }
