@@ -67,19 +67,19 @@ static json_t *report(const bench *b, const em_result *runs, int n)
         for (int i = 0; i < n; i++) total[i] += runs[i].stage[s].ms;
     }
     getrusage(RUSAGE_SELF, &use);
-    return json_pack("{s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:I, "
-                     "s:I, s:I, s:I, s:I, s:o}",
-                     "label", b->label, "device", b->engine.device, "memory_mode", b->mode,
-                     "weight_dtype", b->dtype, "threads",
-                     b->engine.threads ? b->engine.threads : em_cpu_count(), "repeats", n, "width",
-                     runs[0].width, "height", runs[0].height, "frames", runs[0].frames, "steps",
-                     b->params.num_inference_steps, "forwards", runs[0].forwards, "total_median_ms",
-                     median(total, n), "forward_median_ms", median(forward, n), "color_median_ms",
-                     median(color, n), "device_bytes", (json_int_t)runs[0].device_bytes,
-                     "peak_scratch_bytes", (json_int_t)runs[0].scratch_bytes, "peak_weight_bytes",
-                     (json_int_t)runs[0].weight_bytes, "copied_bytes",
-                     (json_int_t)runs[0].copied_bytes, "max_resident_bytes",
-                     (json_int_t)use.ru_maxrss * 1024, "stages", stages);
+    return json_pack(
+        "{s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:I, "
+        "s:I, s:I, s:I, s:I, s:o}",
+        "label", b->label, "device", b->engine.device, "memory_mode", b->mode, "weight_dtype",
+        b->dtype, "threads", b->engine.threads ? b->engine.threads : em_cpu_count(), "repeats", n,
+        "width", runs[0].width, "height", runs[0].height, "frames", runs[0].frames, "steps",
+        b->params.num_inference_steps, "forwards", runs[0].forwards, "forwards_replayed",
+        runs[0].forwards_replayed, "total_median_ms", median(total, n), "forward_median_ms",
+        median(forward, n), "color_median_ms", median(color, n), "device_bytes",
+        (json_int_t)runs[0].device_bytes, "peak_scratch_bytes", (json_int_t)runs[0].scratch_bytes,
+        "peak_weight_bytes", (json_int_t)runs[0].weight_bytes, "copied_bytes",
+        (json_int_t)runs[0].copied_bytes, "max_resident_bytes", (json_int_t)use.ru_maxrss * 1024,
+        "stages", stages);
 }
 
 static em_status run_all(bench *b, em_engine *e, const em_picture *image, const em_sound *sound,

@@ -165,6 +165,7 @@ typedef struct em_params {
     int sample_size[2];                   /* height, width: an area bound */
     int fps;
     em_teacache_mode teacache;
+    bool teacache_offload; /* what it keeps is in host memory, not the device's: the same frames */
     double teacache_threshold;
     int num_skip_start_steps;
     int riflex_k; /* 0: off */
@@ -236,6 +237,7 @@ typedef struct em_result {
     int steps;              /* of the sampler, in all */
     int steps_resumed;      /* of them, those that resume_path spared this run */
     int forwards;           /* transformer forwards run now; in a plan: at most */
+    int forwards_replayed;  /* of them, those whose blocks were a graph's; 0 in a plan */
     uint64_t device_bytes;  /* the block of device memory: scratch, and weights that moved there */
     uint64_t scratch_bytes; /* peak of scratch in it */
     uint64_t weight_bytes;  /* peak of weights that are there at once, in the block or mapped */

@@ -48,6 +48,7 @@ static bool describe_result(json_t *o, const em_batch_item *it)
            set(o, "frames", json_integer(r->frames)) && set(o, "steps", json_integer(r->steps)) &&
            set(o, "steps_resumed", json_integer(r->steps_resumed)) &&
            set(o, "forwards", json_integer(r->forwards)) &&
+           set(o, "forwards_replayed", json_integer(r->forwards_replayed)) &&
            set(o, "peak_memory_bytes",
                json_integer((json_int_t)r->scratch_bytes + (json_int_t)r->weight_bytes)) &&
            set(o, "peak_scratch_bytes", json_integer((json_int_t)r->scratch_bytes)) &&

@@ -177,6 +177,47 @@ static em_status cuda_event_sync(em_device *d, em_event *e, em_err *err)
              : EM_OK;
 }
 
+/* ---- graphs ---------------------------------------------------------------------------------- */
+
+/* Relaxed: what other threads and the copy stream call in the meantime is none of its business. */
+static em_status cuda_capture_begin(em_device *d, em_err *err)
+{
+    em_status st = use(d, err);
+    if (st) return st;
+    return em_cuda_status(cudaStreamBeginCapture(self(d)->compute, cudaStreamCaptureModeRelaxed),
+                          "recording", err);
+}
+
+/* A capture that something broke ends here, too: the stream computes again after the call. */
+static em_status cuda_capture_end(em_device *d, em_graph **out, em_err *err)
+{
+    cudaGraph_t captured = NULL;
+    cudaGraphExec_t exec = NULL;
+    em_status st =
+        em_cuda_status(cudaStreamEndCapture(self(d)->compute, &captured), "recording", err);
+    if (!st)
+        st = em_cuda_status(cudaGraphInstantiateWithFlags(&exec, captured, 0),
+                            "making a graph of what was recorded", err);
+    if (captured) cudaGraphDestroy(captured);
+    if (!st) *out = (em_graph *)exec;
+    return st;
+}
+
+static em_status cuda_graph_launch(em_device *d, em_graph *g, em_err *err)
+{
+    em_status st = use(d, err);
+    if (st) return st;
+    return em_cuda_status(cudaGraphLaunch((cudaGraphExec_t)g, self(d)->compute),
+                          "launching a graph", err);
+}
+
+/* The driver keeps what is under way until it is done. */
+static void cuda_graph_destroy(em_device *d, em_graph *g)
+{
+    cudaSetDevice(self(d)->ordinal);
+    if (g) cudaGraphExecDestroy((cudaGraphExec_t)g);
+}
+
 /* ---- open and close -------------------------------------------------------------------------- */
 
 /* What a process takes of a GPU beside the block: the driver's context, our kernels, cuBLASLt and
@@ -201,6 +242,10 @@ static const em_device functions = {
     .event_record = cuda_event_record,
     .queue_wait = cuda_queue_wait,
     .event_sync = cuda_event_sync,
+    .capture_begin = cuda_capture_begin,
+    .capture_end = cuda_capture_end,
+    .graph_launch = cuda_graph_launch,
+    .graph_destroy = cuda_graph_destroy,
 };
 
 /* EM_CUDA_FORCE_ARCH=80 chooses the kernels of other cards; ops/plugin.c then loads a plug-in that

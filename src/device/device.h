@@ -21,7 +21,8 @@
 
 typedef enum em_queue { EM_QUEUE_COMPUTE, EM_QUEUE_COPY } em_queue;
 
-typedef struct em_event em_event; /* the device's own */
+typedef struct em_event em_event; /* the device's own, like the next */
+typedef struct em_graph em_graph;
 
 typedef struct em_device em_device;
 struct em_device {
@@ -39,8 +40,9 @@ struct em_device {
     /* What is installed and what a new allocation could get now. */
     void (*memory_info)(em_device *d, uint64_t *total_bytes, uint64_t *free_bytes);
 
-    /* Behind what COMPUTE was given so far. upload returns when host_src may change again, download
-     * when host_dst is complete. */
+    /* Behind what COMPUTE was given so far. upload returns when host_src may change again (memory
+     * of host_alloc's: by what COMPUTE is given from then on), download when host_dst is
+     * complete. */
     em_status (*upload)(em_device *d, void *dst, const void *host_src, size_t size_bytes,
                         em_err *err);
     em_status (*download)(em_device *d, void *host_dst, const void *src, size_t size_bytes,
@@ -67,6 +69,18 @@ struct em_device {
     em_status (*event_record)(em_device *d, em_event *e, em_queue q, em_err *err);
     em_status (*queue_wait)(em_device *d, em_queue q, em_event *e, em_err *err);
     em_status (*event_sync)(em_device *d, em_event *e, em_err *err); /* the host waits */
+
+    /* A graph: what COMPUTE was given between begin and end, which then is not done but kept, to
+     * be done as often as it is launched, on the same addresses. In between only ops and copies
+     * within the device's memory may be given to COMPUTE, by the thread that began; other threads
+     * and COPY go on as ever. All four are NULL on a device that has no graphs. */
+    em_status (*capture_begin)(em_device *d, em_err *err);
+    /* *out is owned by the caller: graph_destroy. On failure there is none, what was captured is
+     * lost, and COMPUTE is as good as before. */
+    em_status (*capture_end)(em_device *d, em_graph **out, em_err *err);
+    em_status (*graph_launch)(em_device *d, em_graph *g, em_err *err); /* on COMPUTE */
+    void (*graph_destroy)(em_device *d, em_graph *g); /* NULL is allowed; what was launched is still
+                                                       * done */
 };
 
 /* The host as a device: "cpu". Its queues are empty whenever anybody looks. */

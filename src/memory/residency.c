@@ -338,6 +338,17 @@ em_status em_residency_pin(em_residency *r, em_group *g, em_err *err)
     return st;
 }
 
+bool em_residency_hold(em_residency *r, em_group *g)
+{
+    em_group_use *u = use_of(r, g);
+    if (u->serial != r->serial || u->state == EM_GROUP_COLD || u->state == EM_GROUP_LOADING)
+        return false;
+    u->state = EM_GROUP_PINNED;
+    u->pins++;
+    assert(em_residency_sound(r));
+    return true;
+}
+
 static size_t index_of(const em_residency *r, const em_group *g)
 {
     size_t i = 0;

@@ -102,6 +102,10 @@ bool em_residency_sound(const em_residency *r);
 em_status em_residency_pin(em_residency *r, em_group *g, em_err *err);
 em_status em_residency_unpin(em_residency *r, em_group *g,
                              em_err *err); /* of a pin that failed: nothing */
+/* One pin more of a group that is there: it stays until the matching unpin, through whatever the
+ * trace says. No use, so no step of the trace, and nothing is enqueued. False: it is not there, or
+ * still on its way. */
+bool em_residency_hold(em_residency *r, em_group *g);
 /* The store moves or changes its size; groups that do not lie inside it any more become COLD.
  * Nothing may be pinned. */
 em_status em_residency_set_store(em_residency *r, void *base, size_t capacity_bytes, em_err *err);

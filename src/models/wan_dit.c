@@ -34,6 +34,7 @@
 #include "models/wan_dit.h"
 
 #include "base/alloc.h"
+#include "base/hash.h"
 
 #include <assert.h>
 #include <math.h>
@@ -785,4 +786,48 @@ em_tensor em_dit_head(em_run *r, const em_dit *m, em_tensor tokens, const em_dit
     em_run_unpin(r, &m->group[STEM]);
     em_run_release(r, mark);
     return out;
+}
+
+/* ---- recorded and replayed ------------------------------------------------------------------- */
+
+static void release(em_run *r, const em_dit *m, int64_t blocks)
+{
+    for (int64_t i = 0; i < blocks; i++) em_run_unpin(r, &m->block[i].step_group);
+}
+
+bool em_dit_hold(em_run *r, const em_dit *m)
+{
+    for (int64_t i = 0; i < m->cfg.layers; i++) {
+        if (em_run_hold(r, &m->block[i].step_group)) continue;
+        release(r, m, i);
+        return false;
+    }
+    return true;
+}
+
+void em_dit_release(em_run *r, const em_dit *m)
+{
+    release(r, m, m->cfg.layers);
+}
+
+/* A block may make room for what comes next only when its turn is over: until then it is held. */
+void em_dit_pass(em_run *r, const em_dit *m)
+{
+    for (int64_t i = 0; i < m->cfg.layers; i++) {
+        em_group *g = &m->block[i].step_group;
+        em_run_pin(r, g);
+        em_run_unpin(r, g);
+        em_run_unpin(r, g);
+    }
+}
+
+/* A group is one image: where one of its weights is, all are. */
+uint64_t em_dit_place(const em_dit *m)
+{
+    uint64_t place = EM_FNV1A64_INIT;
+    for (int64_t i = 0; i < m->cfg.layers; i++) {
+        const void *at = m->block[i].step_group.weight[0].slot->data;
+        place = em_fnv1a64(place, &at, sizeof at);
+    }
+    return place;
 }

@@ -101,4 +101,16 @@ void em_dit_blocks(em_run *r, const em_dit *m, em_tensor tokens, const em_dit_ti
 em_tensor em_dit_head(em_run *r, const em_dit *m, em_tensor tokens, const em_dit_time *t,
                       em_dit_grid g);
 
+/* For whoever records em_dit_blocks (em_run_record_begin) and replays it. */
+
+/* All its weights stay where they are until the next of the two below. False, and none is held:
+ * some are not there. */
+bool em_dit_hold(em_run *r, const em_dit *m);
+void em_dit_release(em_run *r, const em_dit *m);
+/* The same, block by block as em_dit_blocks goes through them: for the weights' order it was
+ * one. */
+void em_dit_pass(em_run *r, const em_dit *m);
+/* Where they are, while they are held: another number is another place. */
+uint64_t em_dit_place(const em_dit *m);
+
 #endif

@@ -110,6 +110,71 @@ void em_run_unpin(em_run *r, em_group *g)
         em_run_fail(r, late.code, "%s", late.msg);
 }
 
+bool em_run_hold(em_run *r, em_group *g)
+{
+    return !r->residency || em_residency_hold(r->residency, g);
+}
+
+bool em_run_record_begin(em_run *r, em_recording *g)
+{
+    em_device *d = r->ops->device;
+    *g = (em_recording){.scratch = r->arena,
+                        .residency = r->residency,
+                        .flops = r->flops,
+                        .products = r->products};
+    if (r->plans || em_run_stopped(r) || !d->capture_begin || d->capture_begin(d, &g->err))
+        return false;
+    r->residency = NULL;
+    return true;
+}
+
+/* Nothing was enqueued, so after a failure the run is as it was. */
+void em_run_record_end(em_run *r, em_recording *g)
+{
+    em_device *d = r->ops->device;
+    double flops = r->flops - g->flops;
+    int64_t products = r->products - g->products;
+    bool broken = em_run_stopped(r);
+    r->residency = g->residency;
+    r->flops = g->flops;
+    r->products = g->products;
+    g->flops = flops;
+    g->products = products;
+    d->capture_end(d, &g->graph, &g->err);
+    if (!broken) return;
+    em_run_record_close(r, g);
+    em_run_release(r, em_arena_mark(&g->scratch));
+    if (r->err.code == EM_CANCELLED) return;
+    g->err = r->err;
+    r->err = (em_err){0};
+}
+
+static bool same_scratch(const em_arena *a, const em_arena *b)
+{
+    return a->base == b->base && a->size_bytes == b->size_bytes && a->low_bytes == b->low_bytes &&
+           a->high_bytes == b->high_bytes;
+}
+
+bool em_run_replay(em_run *r, em_recording *g)
+{
+    em_device *d = r->ops->device;
+    if (em_run_stopped(r) || !g->graph || !same_scratch(&r->arena, &g->scratch)) return false;
+    if (d->graph_launch(d, g->graph, &g->err)) {
+        em_run_record_close(r, g);
+        return false;
+    }
+    r->flops += g->flops;
+    r->products += g->products;
+    return true;
+}
+
+void em_run_record_close(em_run *r, em_recording *g)
+{
+    em_device *d = r->ops->device;
+    if (g->graph) d->graph_destroy(d, g->graph);
+    g->graph = NULL;
+}
+
 typedef struct guarded {
     em_run *run;
     em_task task;

@@ -79,6 +79,39 @@ void em_run_await(em_run *r, em_event *e);
 void em_run_pin(em_run *r, em_group *g);
 void em_run_unpin(em_run *r, em_group *g);
 
+/* True and one pin more where the weights are there already: em_residency_hold. */
+bool em_run_hold(em_run *r, em_group *g);
+
+/* Ops that are the same every time (shapes, addresses, weights that stay where they are) can be
+ * recorded on devices that know how, and enqueued again as one:
+ *
+ *     if (em_run_record_begin(r, &g)) {
+ *         compute(r);                        enqueued nowhere
+ *         em_run_record_end(r, &g);
+ *     }
+ *     if (!em_run_replay(r, &g)) compute(r); the same bits either way
+ *
+ * What fails of that costs the recording and nothing else: g.err says why there is none, the run
+ * goes on. Only a cancel stops it. Pins do nothing in between: whoever records holds the weights,
+ * then and whenever it replays, and knows that they have not moved. */
+typedef struct em_recording {
+    em_graph *graph;         /* owned: em_run_record_close; NULL: there is nothing to replay */
+    em_arena scratch;        /* as it was: what was recorded has addresses of that state */
+    em_residency *residency; /* the run's, while it records */
+    double flops;            /* of one replay, like the next */
+    int64_t products;
+    em_err err; /* of the last step that failed */
+} em_recording;
+
+/* False: this device has no graphs, or refused. *g is zero, or closed. In between no scratch may be
+ * taken that outlives it, and nothing but ops on the device's memory be called. */
+bool em_run_record_begin(em_run *r, em_recording *g);
+void em_run_record_end(em_run *r, em_recording *g);
+/* Enqueues it, and counts its work. False: nothing was enqueued, for want of a graph, because
+ * scratch is not as it was, or because the device refused, which closes the recording. */
+bool em_run_replay(em_run *r, em_recording *g);
+void em_run_record_close(em_run *r, em_recording *g); /* leaves g->err */
+
 /* em_parallel on the run's pool, for kernels: stops handing out pieces once the run is
  * cancelled. */
 void em_run_parallel(em_run *r, size_t n, em_task task, void *arg);

@@ -90,7 +90,8 @@ static em_status take_memory(em_job *j, em_memory_kind *failed, em_err *err)
     w->ring_bytes = j->policy.ring_bytes;
     if (w->drop_unpinned) em_residency_drop_mapped(w);
     *failed = EM_MEMORY_BLOCK;
-    em_status st = em_engine_take_block(e, j->policy.block_bytes, err);
+    em_status st = em_job_take_offload(j, err);
+    if (!st) st = em_engine_take_block(e, j->policy.block_bytes, err);
     if (st) return st;
     st = em_residency_prepare(w, &j->trace, j->policy.image_bytes, &images_failed, err);
     *failed = images_failed ? EM_MEMORY_IMAGES : EM_MEMORY_RING;
@@ -112,7 +113,7 @@ static em_status compute(em_job *j, em_memory_kind *failed, em_err *err)
     j->run.arena = e->block;
     j->run.cut = j->policy.cut;
     j->block_held_bytes = e->block.size_bytes;
-    j->result.forwards = 0;
+    j->result.forwards = j->result.forwards_replayed = 0;
     j->result.color_ms = 0;
     j->result.weight_bytes = j->result.mapped_bytes = j->result.copied_bytes = 0;
     method(j);

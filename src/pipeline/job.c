@@ -132,22 +132,41 @@ static size_t chunk_values(const em_job *j)
 }
 
 /* Page-locked memory is scarce: without it copies wait, and nothing else changes. */
-static em_status open_frames(em_job *j, em_job_frames *f, em_err *err)
+static em_status open_room(em_job *j, em_job_room *room, size_t size_bytes, const char *what,
+                           em_err *err)
 {
     em_engine *e = j->engine;
     em_device *d = e->ops->device;
     em_err full = {0};
-    size_t n = chunk_values(j) * (sizeof *f->pixels + sizeof *f->rgb);
-    void *p = NULL;
-    if (d->host_alloc(d, &p, n, &full)) {
-        em_logf(&e->log, EM_LOG_DEBUG, "frames go through pageable memory: %s", full.msg);
-        snprintf(e->down.reason, sizeof e->down.reason, "frames go through pageable memory: %.190s",
-                 full.msg);
-        f->pageable = true;
-        p = em_alloc(n);
+    if (d->host_alloc(d, &room->data, size_bytes, &full)) {
+        snprintf(e->down.reason, sizeof e->down.reason, "%s go through pageable memory: %.190s",
+                 what, full.msg);
+        em_logf(&e->log, EM_LOG_DEBUG, "%s", e->down.reason);
+        room->pageable = true;
+        room->data = em_alloc(size_bytes);
     }
-    if (!p) return em_fail(err, EM_NOMEM, "no memory for frames of %d x %d", j->width, j->height);
-    f->pixels = p;
+    room->size_bytes = size_bytes;
+    return room->data ? EM_OK
+                      : em_fail(err, EM_NOMEM, "no memory for %s of %d frames of %d x %d", what,
+                                j->frames, j->width, j->height);
+}
+
+static void close_room(em_device *d, em_job_room *room)
+{
+    if (room->pageable)
+        em_free(room->data);
+    else if (room->data)
+        d->host_free(d, room->data, room->size_bytes);
+    *room = (em_job_room){0};
+}
+
+static em_status open_frames(em_job *j, em_job_frames *f, em_err *err)
+{
+    em_device *d = j->engine->ops->device;
+    size_t n = chunk_values(j) * (sizeof *f->pixels + sizeof *f->rgb);
+    em_status st = open_room(j, &f->room, n, "frames", err);
+    if (st) return st;
+    f->pixels = f->room.data;
     f->rgb = (uint8_t *)(f->pixels + chunk_values(j));
     return d->event_create(d, &f->copied, err);
 }
@@ -158,11 +177,38 @@ static void close_frames(em_job *j, em_job_frames *f)
     if (!d) return;
     em_err ignored = {0};
     if (f->copied) d->event_sync(d, f->copied, &ignored);
-    if (f->pixels && !f->pageable)
-        d->host_free(d, f->pixels, chunk_values(j) * (sizeof *f->pixels + sizeof *f->rgb));
-    if (f->pageable) em_free(f->pixels);
+    close_room(d, &f->room);
     d->event_destroy(d, f->copied);
     *f = (em_job_frames){0};
+}
+
+size_t em_job_offload_bytes(const em_job *j)
+{
+    const em_dit_config *d = em_dit_sizes(j->engine->dit);
+    const em_dit_grid g = j->grid;
+    int64_t tokens = g.frames * (g.height / d->patch_h) * (g.width / d->patch_w);
+    return j->p->teacache && j->p->teacache_offload ? sizeof(float) * (size_t)(tokens * d->dim) : 0;
+}
+
+em_status em_job_take_offload(em_job *j, em_err *err)
+{
+    size_t n = em_job_offload_bytes(j);
+    em_status st = EM_OK;
+    for (int b = 0; !st && n && b < j->branches; b++)
+        if (!j->offloaded[b].data)
+            st = open_room(j, &j->offloaded[b], n, "TeaCache's residuals", err);
+    return st;
+}
+
+/* After a failure copies may still be on their way. */
+static void close_offload(em_job *j)
+{
+    em_device *d = j->engine ? j->engine->ops->device : NULL;
+    em_err ignored = {0};
+    for (int b = 0; d && b < EM_BRANCHES; b++) {
+        if (j->offloaded[b].data) d->sync(d, &ignored);
+        close_room(d, &j->offloaded[b]);
+    }
 }
 
 /* The host buffers that a plan needs too. */
@@ -240,6 +286,7 @@ void em_job_close(em_job *j)
     void *const owned[] = {j->image, j->wave,    j->window, j->noise, j->rope,
                            j->e0,    j->latents, j->time,   j->steps};
     for (int i = 0; i < 2; i++) close_frames(j, &j->frames_under_way[i]);
+    close_offload(j);
     for (size_t i = 0; i < EM_COUNT(owned); i++) em_free(owned[i]);
     em_trace_close(&j->trace);
     *j = (em_job){0};

@@ -15,15 +15,29 @@
 #include "pipeline/sampler.h"
 #include "pipeline/teacache.h"
 
-/* Decoded frames on their way to the sink, in memory that the device writes to. */
+/* Host memory that the device reads and writes by itself. */
+typedef struct em_job_room {
+    void *data; /* owned */
+    size_t size_bytes;
+    bool pageable; /* the device had none of that kind */
+} em_job_room;
+
+/* Decoded frames on their way to the sink. */
 typedef struct em_job_frames {
-    float *pixels;    // (4, height, width, 3) owned
+    em_job_room room;
+    float *pixels;    // (4, height, width, 3) in it
     uint8_t *rgb;     // (4, height, width, 3) the same in bytes, behind them
-    bool pageable;    /* the device had no memory of its own kind for them */
     em_event *copied; /* owned */
     int64_t first;    /* of the clip's frames */
     int count;        /* 0: nothing is under way */
 } em_job_frames;
+
+/* A branch's blocks, which are the same ops on the same addresses in every forward. */
+typedef struct em_job_replay {
+    em_recording recording; /* owned */
+    uint64_t place;         /* of the weights, when it was made */
+    bool ran;               /* once in the ordinary way: libraries have chosen, weights have come */
+} em_job_replay;
 
 struct em_job {
     em_engine *engine; /* borrowed, like the next two */
@@ -53,6 +67,7 @@ struct em_job {
     em_job_frames
         frames_under_way[2]; /* one is filled by the device while the other is handed on */
     unsigned turn;
+    em_job_room offloaded[EM_BRANCHES]; /* p->teacache_offload: residuals, F32 (N, dim) each */
     em_verdict verdict;
     em_resume *resume; /* NULL: nothing is remembered */
 
@@ -60,7 +75,11 @@ struct em_job {
     em_tensor x;                     // (16, f, h, w) the latents
     em_tensor y;                     // (20, f, h, w) mask and portrait
     em_dit_cond cond[EM_BRANCHES];   /* text, image and rope are shared */
-    em_tensor residual[EM_BRANCHES]; // (N, dim) what the blocks added when they last ran
+    em_tensor residual[EM_BRANCHES]; // (N, dim) what the blocks added when they last ran, if that
+                                     // is kept here
+    em_dit_time now;                 /* the step's; its e0 is at one place in all steps */
+
+    em_job_replay replay[EM_BRANCHES]; /* while the transformer runs */
 
     /* what the plan found: the order of weights, and each stage's share of the block */
     em_trace trace;
@@ -89,6 +108,10 @@ void em_job_close(em_job *j);
  * owned by the job), and the arithmetic. */
 em_status em_job_rehearse(em_job *j, em_cut cut, em_memo *memo, em_err *err);
 size_t em_job_latents(const em_job *j); /* how many values */
+/* Of a branch's residual, where that is kept on the host; else 0. */
+size_t em_job_offload_bytes(const em_job *j);
+/* Room for them, before a run. */
+em_status em_job_take_offload(em_job *j, em_err *err);
 
 /* The stages of generate.c; failures stay in j->run.err. */
 void em_job_encode(em_job *j);  /* y: the portrait as latents */

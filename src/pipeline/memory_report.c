@@ -131,17 +131,16 @@ static json_t *describe_job(const em_memory_report *r, const em_memory_job *j)
 {
     const em_result *p = &j->plan;
     uint64_t beyond = j->block_bytes > p->device_bytes ? j->block_bytes - p->device_bytes : 0;
-    return json_pack("{s:i, s:i, s:i, s:s, s:s?, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:o}",
-                     "width", p->width, "height", p->height, "frames", p->frames, "policy",
-                     p->policy, "step_down", j->real.step_down[0] ? j->real.step_down : NULL,
-                     "narrower_by", p->width_rung, "block_bytes", (json_int_t)p->device_bytes,
-                     "fragmentation_bytes", (json_int_t)beyond, "pinned_bytes",
-                     (json_int_t)p->pinned_bytes, "smallest_block_bytes",
-                     (json_int_t)p->smallest_bytes, "largest_block_bytes",
-                     (json_int_t)p->largest_bytes, "host_rss_peak_bytes",
-                     (json_int_t)j->real.host_bytes, "planned", describe_whole(p, p->forecast_ms),
-                     "measured", describe_whole(&j->real, real_ms(&j->real)), "stages",
-                     describe_stages(r, j));
+    return json_pack(
+        "{s:i, s:i, s:i, s:s, s:s?, s:i, s:i, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:o}",
+        "width", p->width, "height", p->height, "frames", p->frames, "policy", p->policy,
+        "step_down", j->real.step_down[0] ? j->real.step_down : NULL, "forwards", j->real.forwards,
+        "forwards_replayed", j->real.forwards_replayed, "narrower_by", p->width_rung, "block_bytes",
+        (json_int_t)p->device_bytes, "fragmentation_bytes", (json_int_t)beyond, "pinned_bytes",
+        (json_int_t)p->pinned_bytes, "smallest_block_bytes", (json_int_t)p->smallest_bytes,
+        "largest_block_bytes", (json_int_t)p->largest_bytes, "host_rss_peak_bytes",
+        (json_int_t)j->real.host_bytes, "planned", describe_whole(p, p->forecast_ms), "measured",
+        describe_whole(&j->real, real_ms(&j->real)), "stages", describe_stages(r, j));
 }
 
 static json_t *describe(const em_memory_report *r)

@@ -144,6 +144,11 @@ static uint64_t frames_bytes(const em_job *j)
     return 2 * values * (sizeof(float) + 1);
 }
 
+static uint64_t offload_bytes(const em_job *j)
+{
+    return (uint64_t)j->branches * em_job_offload_bytes(j);
+}
+
 /* What the job has on the host whatever the mode. */
 static uint64_t job_bytes(const em_job *j)
 {
@@ -151,8 +156,8 @@ static uint64_t job_bytes(const em_job *j)
     uint64_t latents =
         EM_VAE_CHANNELS * (uint64_t)(j->grid.frames * j->grid.height * j->grid.width);
     uint64_t rope = em_dit_rope_count(em_dit_sizes(j->engine->dit), j->grid);
-    return (frame + 2 * latents + rope) * sizeof(float) + frames_bytes(j) + ENCODER_FRAMES * frame +
-           SLACK_BYTES;
+    return (frame + 2 * latents + rope) * sizeof(float) + frames_bytes(j) + offload_bytes(j) +
+           ENCODER_FRAMES * frame + SLACK_BYTES;
 }
 
 static uint64_t free_of(em_device *d)
@@ -349,6 +354,14 @@ static void weigh_beefy(choice *c)
     if (try(c, 0, c->room.all_bytes, &all)) c->room.all_ms = all.ms;
 }
 
+/* A recorded step has its weights' addresses, so they must stay where they are. A graph takes
+ * memory of the driver's that nobody has planned: lightweight goes without. */
+static bool replays(const choice *c, const variant *v)
+{
+    return c->engine->memory_mode != EM_MEMORY_LIGHTWEIGHT &&
+           c->engine->ops->device->capture_begin && !v->need[EM_STAGE_DENOISE].streamed_bytes;
+}
+
 /* The chosen one becomes the job's. */
 static void adopt(choice *c, candidate best)
 {
@@ -364,6 +377,7 @@ static void adopt(choice *c, candidate best)
     c->policy.block_bytes = best.block_bytes;
     c->policy.image_bytes = b->image_bytes;
     if (on_host(c) || !b->copied_bytes) c->policy.ring_bytes = 0;
+    c->policy.replays = replays(c, v);
     j->policy = c->policy;
     em_trace_close(&j->trace);
     j->trace = v->trace;
@@ -380,7 +394,7 @@ static void adopt(choice *c, candidate best)
     r->mapped_bytes = b->mapped_bytes;
     r->copied_bytes = b->copied_bytes;
     r->pinned_bytes = b->image_bytes + EM_STAGING_BUFFERS * c->policy.ring_bytes;
-    if (!on_host(c)) r->pinned_bytes += frames_bytes(j);
+    if (!on_host(c)) r->pinned_bytes += frames_bytes(j) + offload_bytes(j);
     r->host_bytes = rest_of(c, b) + (on_host(c) ? best.block_bytes : 0);
     r->forecast_ms = forecast(c, v, stage_ms);
     r->rates_measured = em_rates_measured(&c->engine->rates);

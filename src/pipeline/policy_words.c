@@ -83,6 +83,7 @@ static void add_device(text *t, const em_job *j)
     } else {
         add(t, "; every weight is copied once and stays as long as it is needed");
     }
+    if (j->policy.replays) add(t, "; the transformer's steps are replayed");
 }
 
 /* What lightweight's user would get from the rest of the memory. */

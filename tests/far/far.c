@@ -1,6 +1,6 @@
-#include "far.h"
+#include "far_device.h"
 
-#include "ops/table.h"
+#include "far.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -26,8 +26,7 @@ static size_t whole_pages(size_t n)
     return n ? (n + page - 1) / page * page : page;
 }
 
-/* The real address of n far bytes; NULL when they are not all in one block. */
-static void *real_of(const void *far, size_t n)
+void *far_real(const void *far, size_t n)
 {
     uintptr_t p = (uintptr_t)far;
     unsigned char *real = NULL;
@@ -65,27 +64,130 @@ static em_status far_alloc(em_device *d, void **out, size_t size_bytes, em_err *
     return EM_OK;
 }
 
-static em_status not_far(const char *what, em_err *err)
+em_status far_refuse(const char *what, em_err *err)
 {
     return em_fail(err, EM_DEVICE, "%s: the bytes are not in memory of the device 'far'", what);
 }
 
+/* ---- graphs ---------------------------------------------------------------------------------- */
+
+/* Of the run what kernels look at; a graph that was launched is not cancelled. */
+struct em_graph {
+    em_run run;
+    far_call *call;
+    size_t count, cap;
+    bool broken;
+};
+
+static em_graph *capture; /* under way; NULL: ops are done at once */
+
+static struct {
+    int count, fail_at;
+} watched[FAR_STEPS];
+
+void far_watch(far_step s, int fail_at)
+{
+    watched[s].count = 0;
+    watched[s].fail_at = fail_at;
+}
+
+int far_watched(far_step s)
+{
+    return watched[s].count;
+}
+
+static em_status step(far_step s, em_err *err)
+{
+    bool fails = ++watched[s].count == watched[s].fail_at;
+    return fails ? em_fail(err, EM_DEVICE, "far has enough of graphs") : EM_OK;
+}
+
+em_status far_uncapturable(const char *what, em_err *err)
+{
+    if (!capture) return EM_OK;
+    capture->broken = true;
+    return em_fail(err, EM_DEVICE, "%s: not in a graph", what);
+}
+
+em_status far_enqueue(em_run *r, const far_call *c)
+{
+    em_graph *g = capture;
+    if (!g) return c->run(r, c);
+    em_status st = step(FAR_CAPTURED_OP, &r->err);
+    if (st) return st;
+    if (g->count == g->cap) {
+        size_t cap = g->cap ? 2 * g->cap : 64;
+        far_call *more = realloc(g->call, cap * sizeof *more);
+        if (!more) return EM_NOMEM;
+        g->call = more;
+        g->cap = cap;
+    }
+    g->run = (em_run){.ops = r->ops, .pool = r->pool, .dtype = r->dtype, .cut = r->cut};
+    g->call[g->count++] = *c;
+    return EM_OK;
+}
+
+static void far_graph_destroy(em_device *d, em_graph *g)
+{
+    (void)d;
+    if (g) free(g->call);
+    free(g);
+}
+
+static em_status far_capture_begin(em_device *d, em_err *err)
+{
+    (void)d;
+    if (capture) abort();
+    em_status st = step(FAR_CAPTURE_BEGIN, err);
+    if (st) return st;
+    capture = calloc(1, sizeof *capture);
+    return capture ? EM_OK : em_fail(err, EM_NOMEM, "no memory for a graph");
+}
+
+static em_status far_capture_end(em_device *d, em_graph **out, em_err *err)
+{
+    em_graph *g = capture;
+    if (!g) abort();
+    capture = NULL;
+    em_status st = step(FAR_CAPTURE_END, err);
+    if (!st && g->broken) st = em_fail(err, EM_DEVICE, "the capture was broken");
+    if (st)
+        far_graph_destroy(d, g);
+    else
+        *out = g;
+    return st;
+}
+
+static em_status far_graph_launch(em_device *d, em_graph *g, em_err *err)
+{
+    (void)d;
+    em_status st = far_uncapturable("a graph", err);
+    if (!st) st = step(FAR_LAUNCH, err);
+    em_run again = g->run;
+    for (size_t i = 0; !st && i < g->count; i++) st = g->call[i].run(&again, &g->call[i]);
+    return st;
+}
+
+/* ---- copies ---------------------------------------------------------------------------------- */
+
 static em_status far_upload(em_device *d, void *dst, const void *host_src, size_t n, em_err *err)
 {
     (void)d;
-    void *to = real_of(dst, n);
-    if (!to) return not_far("upload", err);
-    memcpy(to, host_src, n);
-    return EM_OK;
+    void *to = far_real(dst, n);
+    if (!to) return far_refuse("upload", err);
+    em_status st = far_uncapturable("upload", err);
+    if (!st) memcpy(to, host_src, n);
+    return st;
 }
 
 static em_status far_download(em_device *d, void *host_dst, const void *src, size_t n, em_err *err)
 {
     (void)d;
-    const void *from = real_of(src, n);
-    if (!from) return not_far("download", err);
-    memcpy(host_dst, from, n);
-    return EM_OK;
+    const void *from = far_real(src, n);
+    if (!from) return far_refuse("download", err);
+    em_status st = far_uncapturable("download", err);
+    if (!st) memcpy(host_dst, from, n);
+    return st;
 }
 
 static void far_memory_info(em_device *d, uint64_t *total_bytes, uint64_t *free_bytes)
@@ -130,8 +232,8 @@ static em_status far_copy_async(em_device *d, void *dst, const void *host_src, s
                                 em_err *err)
 {
     (void)d;
-    void *to = real_of(dst, size_bytes);
-    if (!to) return not_far("copy", err);
+    void *to = far_real(dst, size_bytes);
+    if (!to) return far_refuse("copy", err);
     late_copy *c = malloc(sizeof *c);
     if (!c) return em_fail(err, EM_NOMEM, "no memory for a copy");
     *c = (late_copy){.to = to, .from = host_src, .size_bytes = size_bytes};
@@ -159,16 +261,18 @@ static void far_event_destroy(em_device *d, em_event *e)
 
 static em_status far_event_record(em_device *d, em_event *e, em_queue q, em_err *err)
 {
-    (void)d, (void)err;
-    e->copies = q == EM_QUEUE_COPY ? asked : 0;
-    return EM_OK;
+    (void)d;
+    em_status st = q == EM_QUEUE_COMPUTE ? far_uncapturable("recording an event", err) : EM_OK;
+    if (!st) e->copies = q == EM_QUEUE_COPY ? asked : 0;
+    return st;
 }
 
 static em_status far_queue_wait(em_device *d, em_queue q, em_event *e, em_err *err)
 {
-    (void)d, (void)err;
-    if (q == EM_QUEUE_COMPUTE) catch_up(e->copies);
-    return EM_OK;
+    (void)d;
+    em_status st = q == EM_QUEUE_COMPUTE ? far_uncapturable("waiting for an event", err) : EM_OK;
+    if (!st && q == EM_QUEUE_COMPUTE) catch_up(e->copies);
+    return st;
 }
 
 static em_status far_event_sync(em_device *d, em_event *e, em_err *err)
@@ -193,7 +297,8 @@ static void far_host_free(em_device *d, void *p, size_t size_bytes)
 /* COMPUTE alone: what COPY owes it does not wait for. */
 static em_status far_sync(em_device *d, em_err *err)
 {
-    return (void)d, (void)err, EM_OK;
+    (void)d;
+    return far_uncapturable("waiting for all", err);
 }
 
 /* A pointer that alloc did not hand out, or another size, ends the test: so does a real driver. */
@@ -213,7 +318,7 @@ static void far_free(em_device *d, void *far, size_t size_bytes)
     free(b);
 }
 
-static em_device device = {
+em_device far_device = {
     .name = "far",
     .alloc = far_alloc,
     .free = far_free,
@@ -230,236 +335,8 @@ static em_device device = {
     .event_record = far_event_record,
     .queue_wait = far_queue_wait,
     .event_sync = far_event_sync,
+    .capture_begin = far_capture_begin,
+    .capture_end = far_capture_end,
+    .graph_launch = far_graph_launch,
+    .graph_destroy = far_graph_destroy,
 };
-
-/* ---- the table ------------------------------------------------------------------------------- */
-
-/* The ops, and the table that they end up in. */
-typedef struct far_table {
-    em_ops ops;
-    const em_ops *inner;
-} far_table;
-
-/* A run may carry a copy of our table (checkops' guarded one): its name tells which it was. */
-static far_table tables[2];
-
-static const em_ops *inner_of(const em_run *r)
-{
-    return !strcmp(r->ops->name, tables[1].ops.name) ? tables[1].inner : tables[0].inner;
-}
-
-/* Moves *t to real memory; an operand of the host's fails the run. */
-static bool reach(em_run *r, const char *op, em_tensor *t)
-{
-    if (em_tensor_is_empty(*t)) return true;
-    t->data = real_of(t->data, em_tensor_bytes(*t));
-    if (!t->data) not_far(op, &r->err);
-    return t->data != NULL;
-}
-
-/* Workspaces may be empty; how large they are is known to the wrapper alone. */
-static bool reach_workspace(em_run *r, const char *op, void **ws)
-{
-    *ws = real_of(*ws, 0);
-    if (!*ws) not_far(op, &r->err);
-    return *ws != NULL;
-}
-
-#define REACH(op, ...) reach_all(r, op, (em_tensor *const[]){__VA_ARGS__, NULL})
-
-static bool reach_all(em_run *r, const char *op, em_tensor *const *t)
-{
-    bool ok = true;
-    for (; *t && ok; t++) ok = reach(r, op, *t);
-    return ok;
-}
-
-static em_status linear(em_run *r, em_tensor y, em_tensor x, em_tensor w, em_tensor b, em_act act,
-                        void *ws)
-{
-    if (!REACH("linear", &y, &x, &w, &b) || !reach_workspace(r, "linear", &ws)) return EM_DEVICE;
-    return inner_of(r)->linear(r, y, x, w, b, act, ws);
-}
-
-static em_status attention(em_run *r, em_tensor y, em_tensor q, em_tensor k, em_tensor v,
-                           const em_attn *a, void *ws)
-{
-    em_attn near = *a;
-    if (!REACH("attention", &y, &q, &k, &v, &near.rel_bias) ||
-        !reach_workspace(r, "attention", &ws))
-        return EM_DEVICE;
-    return inner_of(r)->attention(r, y, q, k, v, &near, ws);
-}
-
-static em_status conv(em_run *r, em_tensor y, const em_conv_args *c, void *ws)
-{
-    em_conv_args near = *c;
-    if (!REACH("conv", &y, &near.x, &near.past, &near.w, &near.b) ||
-        !reach_workspace(r, "conv", &ws))
-        return EM_DEVICE;
-    return inner_of(r)->conv(r, y, &near, ws);
-}
-
-static em_status weight_norm(em_run *r, em_tensor y, em_tensor g, em_tensor v)
-{
-    if (!REACH("weight_norm", &y, &g, &v)) return EM_DEVICE;
-    return inner_of(r)->weight_norm(r, y, g, v);
-}
-
-static em_status norm(em_run *r, em_tensor y, em_tensor x, const em_norm_spec *s)
-{
-    em_norm_spec near = *s;
-    if (!REACH("norm", &y, &x, &near.w, &near.b)) return EM_DEVICE;
-    return inner_of(r)->norm(r, y, x, &near);
-}
-
-static em_status time_norm(em_run *r, em_tensor y, em_tensor x, em_tensor w, em_tensor b, float eps)
-{
-    if (!REACH("time_norm", &y, &x, &w, &b)) return EM_DEVICE;
-    return inner_of(r)->time_norm(r, y, x, w, b, eps);
-}
-
-static em_status act(em_run *r, em_tensor x, em_act kind)
-{
-    if (!REACH("act", &x)) return EM_DEVICE;
-    return inner_of(r)->act(r, x, kind);
-}
-
-static em_status binary(em_run *r, em_tensor x, em_tensor a, em_tensor b, em_binary kind)
-{
-    if (!REACH("binary", &x, &a, &b)) return EM_DEVICE;
-    return inner_of(r)->binary(r, x, a, b, kind);
-}
-
-static em_status fill(em_run *r, em_tensor x, float value)
-{
-    if (!REACH("fill", &x)) return EM_DEVICE;
-    return inner_of(r)->fill(r, x, value);
-}
-
-static em_status rope(em_run *r, em_tensor x, em_tensor table, int heads)
-{
-    if (!REACH("rope", &x, &table)) return EM_DEVICE;
-    return inner_of(r)->rope(r, x, table, heads);
-}
-
-static em_status lincomb(em_run *r, em_tensor y, int n, const em_tensor *x, const float *c)
-{
-    em_tensor near[EM_LINCOMB_MAX];
-    if (!REACH("lincomb", &y)) return EM_DEVICE;
-    for (int i = 0; i < n; i++) {
-        near[i] = x[i];
-        if (!reach(r, "lincomb", &near[i])) return EM_DEVICE;
-    }
-    return inner_of(r)->lincomb(r, y, n, near, c);
-}
-
-static em_status copy_cols(em_run *r, em_tensor dst, int64_t dst_col, em_tensor src,
-                           int64_t src_col, int64_t cols)
-{
-    if (!REACH("copy_cols", &dst, &src)) return EM_DEVICE;
-    return inner_of(r)->copy_cols(r, dst, dst_col, src, src_col, cols);
-}
-
-static em_status transpose(em_run *r, em_tensor y, em_tensor x)
-{
-    if (!REACH("transpose", &y, &x)) return EM_DEVICE;
-    return inner_of(r)->transpose(r, y, x);
-}
-
-static em_status gather(em_run *r, em_tensor y, em_tensor table, const int32_t *idx)
-{
-    if (!REACH("gather", &y, &table)) return EM_DEVICE;
-    return inner_of(r)->gather(r, y, table, idx);
-}
-
-static em_status patchify(em_run *r, em_tensor y, em_tensor x, int ph, int pw)
-{
-    if (!REACH("patchify", &y, &x)) return EM_DEVICE;
-    return inner_of(r)->patchify(r, y, x, ph, pw);
-}
-
-static em_status unpatchify(em_run *r, em_tensor y, em_tensor x, int ph, int pw)
-{
-    if (!REACH("unpatchify", &y, &x)) return EM_DEVICE;
-    return inner_of(r)->unpatchify(r, y, x, ph, pw);
-}
-
-static em_status upload(em_run *r, em_tensor y, const void *host)
-{
-    return far_upload(&device, y.data, host, em_tensor_bytes(y), &r->err);
-}
-
-static em_status download(em_run *r, em_tensor x, void *host)
-{
-    return far_download(&device, host, x.data, em_tensor_bytes(x), &r->err);
-}
-
-static em_status lerp_time(em_run *r, em_tensor y, em_tensor x)
-{
-    if (!REACH("lerp_time", &y, &x)) return EM_DEVICE;
-    return inner_of(r)->lerp_time(r, y, x);
-}
-
-static em_status resize_bicubic(em_run *r, em_tensor y, em_tensor x)
-{
-    if (!REACH("resize_bicubic", &y, &x)) return EM_DEVICE;
-    return inner_of(r)->resize_bicubic(r, y, x);
-}
-
-static em_status to_u8(em_run *r, em_tensor y, em_tensor x)
-{
-    if (!REACH("to_u8", &y, &x)) return EM_DEVICE;
-    return inner_of(r)->to_u8(r, y, x);
-}
-
-/* ---- registration ---------------------------------------------------------------------------- */
-
-static far_table table_over(const char *name, const em_ops *inner)
-{
-    em_ops t = {
-        .name = name,
-        .device = &device,
-        .thread_start = inner->thread_start,
-        .linear_workspace = inner->linear_workspace,
-        .linear = linear,
-        .attention_workspace = inner->attention_workspace,
-        .attention = attention,
-        .conv_workspace = inner->conv_workspace,
-        .conv = conv,
-        .weight_norm = weight_norm,
-        .norm = norm,
-        .time_norm = time_norm,
-        .act = act,
-        .binary = binary,
-        .fill = fill,
-        .rope = rope,
-        .lincomb = lincomb,
-        .copy_cols = copy_cols,
-        .transpose = transpose,
-        .gather = gather,
-        .patchify = patchify,
-        .unpatchify = unpatchify,
-        .upload = upload,
-        .download = download,
-        .lerp_time = lerp_time,
-        .resize_bicubic = resize_bicubic,
-        .to_u8 = to_u8,
-    };
-    return (far_table){t, inner};
-}
-
-static em_status open_far(const em_ops **out, int ordinal, em_err *err)
-{
-    if (ordinal > 1) return em_fail(err, EM_INVAL, "device 'far:%d': there are 0 and 1", ordinal);
-    *out = &tables[ordinal].ops;
-    return EM_OK;
-}
-
-void far_register(void)
-{
-    if (tables[0].inner) return;
-    tables[0] = table_over("far", em_ops_cpu());
-    tables[1] = table_over("far:1", em_ops_ref());
-    em_ops_register((em_ops_entry){"far", open_far});
-}

@@ -82,13 +82,14 @@ static void words_of_choices(void **state)
     (void)state;
     assert_int_equal(parse(&o, EM_COMMAND_RUN, &h,
                            "--sampler_name|Flow_DPM++|--weight_dtype|float32|--memory_mode|beefy|"
-                           "--rng|cpu|--teacache_mode|reference"),
+                           "--rng|cpu|--teacache_mode|reference|--teacache_offload"),
                      EM_OK);
     assert_int_equal(o.params.sampler, EM_SAMPLER_DPMPP);
     assert_int_equal(o.engine.dtype, EM_WEIGHT_FLOAT32);
     assert_int_equal(o.engine.memory_mode, EM_MEMORY_BEEFY);
     assert_int_equal(o.params.rng, EM_RNG_CPU);
     assert_int_equal(o.params.teacache, EM_TEACACHE_REFERENCE);
+    assert_true(o.params.teacache_offload);
     em_options_close(&o);
     assert_int_equal(parse(&o, EM_COMMAND_RUN, &h, "--sampler_name|Euler"), EM_INVAL);
     assert_says(&h, "Flow_Unipc, Flow_DPM++, Flow");
@@ -107,7 +108,7 @@ static void defaults_of_the_specification(void **state)
     assert_true(o.params.guidance_scale == 6 && o.params.audio_guidance_scale == 6);
     assert_int_equal(o.params.num_inference_steps, 8);
     assert_int_equal(o.params.seed, 43);
-    assert_true(o.teacache && o.params.color_transfer && !o.riflex);
+    assert_true(o.teacache && o.params.color_transfer && !o.riflex && !o.params.teacache_offload);
     assert_int_equal(o.engine.dtype, EM_WEIGHT_BFLOAT16);
     assert_int_equal(o.engine.memory_mode, EM_MEMORY_LIGHTWEIGHT);
     assert_false(em_options_given(&o, "seed"));

@@ -101,6 +101,30 @@ static void what_is_kept_stays_counted(void **state)
     empty(&w);
 }
 
+/* What is there may be held, which is no use of it: the trace does not move. */
+static void a_held_group_stays(void **state)
+{
+    (void)state;
+    weights w;
+    fill(&w);
+    em_trace_step step[] = {{&w.large, true, SIZE_MAX}, {&w.small, true, SIZE_MAX}};
+    const em_trace trace = {.step = step, .count = 2};
+    em_residency r = {.drop_unpinned = true, .follow = &trace};
+    assert_false(em_residency_hold(&r, &w.large));
+    assert_int_equal(r.resident_bytes, 0);
+    pin(&r, &w.large);
+    assert_true(em_residency_hold(&r, &w.large));
+    assert_int_equal(r.cursor, 1);
+    unpin(&r, &w.large);
+    assert_int_equal(r.resident_bytes, 100);
+    assert_true(em_residency_hold(&r, &w.large));
+    unpin(&r, &w.large);
+    unpin(&r, &w.large);
+    assert_int_equal(r.resident_bytes, 0);
+    assert_false(em_residency_hold(&r, &w.large));
+    empty(&w);
+}
+
 static size_t planned_peak(weights *w, bool drop, unsigned serial)
 {
     em_residency plan = {.drop_unpinned = drop, .counts_only = true, .serial = serial};
@@ -382,6 +406,7 @@ int main(void)
         cmocka_unit_test(groups_know_their_size),
         cmocka_unit_test(pins_are_counted),
         cmocka_unit_test(what_is_kept_stays_counted),
+        cmocka_unit_test(a_held_group_stays),
         cmocka_unit_test(plans_count_for_themselves),
         cmocka_unit_test(foresight_saves_loads),
         cmocka_unit_test(too_small_a_store_says_so),

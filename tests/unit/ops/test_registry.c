@@ -97,6 +97,40 @@ static void far_copies_late(void **state)
     far->free(far, block, sizeof values);
 }
 
+/* A graph keeps what COMPUTE was given and does it when it is launched; what it cannot keep breaks
+ * it, and COMPUTE goes on. */
+static void far_graphs_wait(void **state)
+{
+    (void)state;
+    float back[2] = {0};
+    em_err err = {0};
+    em_graph *g = NULL;
+    far_register();
+    em_run r = {.ops = em_ops_find("far"), .dtype = EM_F32};
+    em_device *far = r.ops->device;
+    assert_ok(em_arena_open(&r.arena, far, 4096, false, &err), err);
+    em_tensor x = em_upload(&r, (const float[]){1, 2}, EM_F32, EM_SHAPE(2));
+    assert_ok(far->capture_begin(far, &err), err);
+    em_add(&r, x, x);
+    assert_ok(far->capture_end(far, &g, &err), err);
+    for (int i = 0; i < 3; i++) {
+        em_download(&r, x, back);
+        assert_true(back[0] == (float)(1 << i) && back[1] == (float)(2 << i));
+        assert_ok(far->graph_launch(far, g, &err), err);
+    }
+    far->graph_destroy(far, g);
+    g = NULL;
+    assert_ok(far->capture_begin(far, &err), err);
+    assert_int_equal(far->sync(far, &err), EM_DEVICE);
+    assert_int_equal(far->download(far, back, x.data, sizeof back, &err), EM_DEVICE);
+    assert_int_equal(far->capture_end(far, &g, &err), EM_DEVICE);
+    assert_null(g);
+    em_download(&r, x, back);
+    assert_true(back[0] == 8);
+    far->graph_destroy(far, NULL);
+    em_arena_close(&r.arena);
+}
+
 /* Released scratch is poisoned through the device. */
 static void far_is_poisoned(void **state)
 {
@@ -125,9 +159,8 @@ static void far_is_poisoned(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(registered_names),
-        cmocka_unit_test(far_is_far),
-        cmocka_unit_test(far_copies_late),
+        cmocka_unit_test(registered_names), cmocka_unit_test(far_is_far),
+        cmocka_unit_test(far_copies_late),  cmocka_unit_test(far_graphs_wait),
         cmocka_unit_test(far_is_poisoned),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

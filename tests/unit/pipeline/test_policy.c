@@ -408,8 +408,9 @@ static void every_allocation_may_fail(void **state)
 {
     const char *device = *state;
     em_engine_params at = where(device, EM_MEMORY_AUTO);
-    em_params p = request(EM_TEACACHE_OFF);
+    em_params p = request(EM_TEACACHE_BRANCH);
     em_result r;
+    p.teacache_offload = true;
     em_engine *e = open_engine(&at);
     wrapped.calls = 0;
     uint64_t first = render(e, &p, &r);

@@ -1,4 +1,5 @@
 em_test(pipeline color unit golden)
+em_test(pipeline denoise unit e2e fault)
 em_test(pipeline frames unit)
 em_test(pipeline guidance unit)
 em_test(pipeline noise unit golden)
