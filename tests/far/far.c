@@ -96,6 +96,11 @@ static void far_memory_info(em_device *d, uint64_t *total_bytes, uint64_t *free_
 
 /* ---- queues ---------------------------------------------------------------------------------- */
 
+/* What the clocks of the queues say, in ms. Made up: a copy takes a nanosecond a byte, every
+ * operand of an op a microsecond, and who waits goes on when what he waits for is over. */
+static double clock_ms[2];
+enum { NS_A_MS = 1000000, OPERANDS_A_MS = 1000 };
+
 /* COMPUTE is never behind. COPY is as late as it may be: a copy leaves NaN where it goes, and
  * happens when somebody waits for an event behind it. Who reads too early, or changes the source
  * too early, is found out by the numbers. */
@@ -108,12 +113,14 @@ typedef struct late_copy {
 
 struct em_event {
     uint64_t copies; /* that were asked for when it was recorded on COPY */
+    double ms;       /* of its queue's clock then */
 };
 
 static late_copy *first, **last = &first;
 static uint64_t asked, copied;
+static pthread_mutex_t queue = PTHREAD_MUTEX_INITIALIZER; /* guards all of that */
 
-/* The first `count` copies that were ever asked for. */
+/* The first `count` copies that were ever asked for. With the lock. */
 static void catch_up(uint64_t count)
 {
     while (copied < count && first) {
@@ -136,9 +143,12 @@ static em_status far_copy_async(em_device *d, void *dst, const void *host_src, s
     if (!c) return em_fail(err, EM_NOMEM, "no memory for a copy");
     *c = (late_copy){.to = to, .from = host_src, .size_bytes = size_bytes};
     memset(to, 0xFF, size_bytes);
+    pthread_mutex_lock(&queue);
     *last = c;
     last = &c->next;
     asked++;
+    clock_ms[EM_QUEUE_COPY] += (double)size_bytes / NS_A_MS;
+    pthread_mutex_unlock(&queue);
     return EM_OK;
 }
 
@@ -160,21 +170,39 @@ static void far_event_destroy(em_device *d, em_event *e)
 static em_status far_event_record(em_device *d, em_event *e, em_queue q, em_err *err)
 {
     (void)d, (void)err;
+    pthread_mutex_lock(&queue);
     e->copies = q == EM_QUEUE_COPY ? asked : 0;
+    e->ms = clock_ms[q];
+    pthread_mutex_unlock(&queue);
     return EM_OK;
 }
 
 static em_status far_queue_wait(em_device *d, em_queue q, em_event *e, em_err *err)
 {
     (void)d, (void)err;
+    pthread_mutex_lock(&queue);
     if (q == EM_QUEUE_COMPUTE) catch_up(e->copies);
+    if (clock_ms[q] < e->ms) clock_ms[q] = e->ms;
+    pthread_mutex_unlock(&queue);
     return EM_OK;
 }
 
 static em_status far_event_sync(em_device *d, em_event *e, em_err *err)
 {
     (void)d, (void)err;
+    pthread_mutex_lock(&queue);
     if (e) catch_up(e->copies);
+    pthread_mutex_unlock(&queue);
+    return EM_OK;
+}
+
+static em_status far_event_elapsed(em_device *d, em_event *from, em_event *to, double *ms,
+                                   em_err *err)
+{
+    (void)d, (void)err;
+    pthread_mutex_lock(&queue);
+    *ms = copied < to->copies ? -1 : to->ms - from->ms;
+    pthread_mutex_unlock(&queue);
     return EM_OK;
 }
 
@@ -201,7 +229,9 @@ static void far_free(em_device *d, void *far, size_t size_bytes)
 {
     (void)d;
     if (!far) return;
+    pthread_mutex_lock(&queue);
     catch_up(asked);
+    pthread_mutex_unlock(&queue);
     pthread_mutex_lock(&lock);
     block **at = &blocks;
     while (*at && (*at)->real + (*at)->size_bytes != far) at = &(*at)->next;
@@ -230,6 +260,8 @@ static em_device device = {
     .event_record = far_event_record,
     .queue_wait = far_queue_wait,
     .event_sync = far_event_sync,
+    .event_create_timed = far_event_create,
+    .event_elapsed = far_event_elapsed,
 };
 
 /* ---- the table ------------------------------------------------------------------------------- */
@@ -252,6 +284,7 @@ static const em_ops *inner_of(const em_run *r)
 static bool reach(em_run *r, const char *op, em_tensor *t)
 {
     if (em_tensor_is_empty(*t)) return true;
+    clock_ms[EM_QUEUE_COMPUTE] += 1.0 / OPERANDS_A_MS;
     t->data = real_of(t->data, em_tensor_bytes(*t));
     if (!t->data) not_far(op, &r->err);
     return t->data != NULL;

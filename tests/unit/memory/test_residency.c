@@ -32,9 +32,9 @@ static void fill(weights *w)
     w->a = em_tensor_of(floats, EM_F32, EM_SHAPE(5, 5));
     w->b = em_tensor_of(floats, EM_F32, EM_SHAPE(10));
     w->c = em_tensor_of(floats, EM_BF16, EM_SHAPE(10));
-    assert_true(em_group_add(&w->large, &w->a));
-    assert_true(em_group_add(&w->small, &w->b));
-    assert_true(em_group_add(&w->small, &w->c));
+    assert_true(em_group_add(&w->large, &w->a, NULL));
+    assert_true(em_group_add(&w->small, &w->b, NULL));
+    assert_true(em_group_add(&w->small, &w->c, NULL));
 }
 
 static void empty(weights *w)
@@ -54,7 +54,7 @@ static void groups_know_their_size(void **state)
     assert_ptr_equal(w.small.weight[1].slot, &w.c);
     em_alloc_fail_at(1, false);
     em_group none = {0};
-    assert_false(em_group_add(&none, &w.a));
+    assert_false(em_group_add(&none, &w.a, NULL));
     em_alloc_fail_at(0, false);
     assert_int_equal(none.size_bytes, 0);
     empty(&w);
@@ -152,8 +152,8 @@ static void dropped_pages_come_back(void **state)
     em_tensor first = em_tensor_of(data + 100, EM_U8, EM_SHAPE((int64_t)(20 * page))),
               second = em_tensor_of(data + 100 + 20 * page, EM_U8, EM_SHAPE((int64_t)(40 * page)));
     em_group g = {0};
-    assert_true(em_group_add(&g, &first));
-    assert_true(em_group_add(&g, &second));
+    assert_true(em_group_add(&g, &first, NULL));
+    assert_true(em_group_add(&g, &second, NULL));
     for (int drop = 0; drop < 2; drop++) {
         em_residency r = {.drop_unpinned = drop};
         for (int use = 0; use < 2; use++) {
@@ -188,7 +188,7 @@ static size_t image_bytes(void)
     float v[VALUES + 8] = {0};
     em_tensor w = em_tensor_of(v, EM_F32, EM_SHAPE(VALUES)),
               b = em_tensor_of(v, EM_F32, EM_SHAPE(8));
-    assert_true(em_group_add(&g, &w) && em_group_add(&g, &b));
+    assert_true(em_group_add(&g, &w, NULL) && em_group_add(&g, &b, NULL));
     em_group_settle(&g, EM_BF16, true);
     size_t n = g.image_bytes;
     em_group_close(&g);
@@ -203,7 +203,8 @@ static blocks *open_blocks(void)
         for (int k = 0; k < VALUES + 8; k++) m->value[i][k] = (float)(i + 1) + (float)k / 7000;
         m->w[i] = em_tensor_of(m->value[i], EM_F32, EM_SHAPE(VALUES));
         m->b[i] = em_tensor_of(m->value[i] + VALUES, EM_F32, EM_SHAPE(8));
-        assert_true(em_group_add(&m->group[i], &m->w[i]) && em_group_add(&m->group[i], &m->b[i]));
+        assert_true(em_group_add(&m->group[i], &m->w[i], NULL) &&
+                    em_group_add(&m->group[i], &m->b[i], NULL));
     }
     return m;
 }
