@@ -505,6 +505,14 @@ static em_status open_clock(em_residency *r, em_err *err)
     return st;
 }
 
+/* Groups that older traces left behind are needed when this one says, or never. */
+static void forget_older(em_residency *r, const em_trace *t)
+{
+    for (size_t i = 0; i < r->known_count; i++) use_of(r, r->known[i])->next_use = SIZE_MAX;
+    for (size_t i = t->count; i-- > 0;)
+        if (t->step[i].pin) use_of(r, t->step[i].group)->next_use = i;
+}
+
 em_status em_residency_prepare(em_residency *r, const em_trace *t, size_t image_bytes,
                                bool *images_failed, em_err *err)
 {
@@ -516,6 +524,7 @@ em_status em_residency_prepare(em_residency *r, const em_trace *t, size_t image_
         st = meet(r, t->step[i].group, err);
         moves = moves || !t->step[i].group->in_place;
     }
+    if (!st) forget_older(r, t);
     if (!st &&
         !em_array_grow((void **)&r->stored, &r->stored_cap, 0, r->known_count, sizeof *r->stored))
         st = em_fail(err, EM_NOMEM, "no memory to place weights");

@@ -97,6 +97,15 @@ static em_status take_memory(em_job *j, em_memory_kind *failed, em_err *err)
     return st;
 }
 
+/* A block that an earlier request needed larger leaves more to weights: what that one used and this
+ * one does not (an encoder whose output is known by now) need not make room for what stays. */
+static void use_whole_block(em_job *j)
+{
+    j->block_held_bytes = j->engine->block.size_bytes;
+    for (int s = 0; j->block_held_bytes > j->policy.block_bytes && s < EM_STAGE_COUNT; s++)
+        j->need[s].weights_bytes = em_budget_room(&j->need[s], j->block_held_bytes);
+}
+
 static em_status compute(em_job *j, em_memory_kind *failed, em_err *err)
 {
     em_engine *e = j->engine;
@@ -111,7 +120,7 @@ static em_status compute(em_job *j, em_memory_kind *failed, em_err *err)
     j->run = em_engine_run(e);
     j->run.arena = e->block;
     j->run.cut = j->policy.cut;
-    j->block_held_bytes = e->block.size_bytes;
+    use_whole_block(j);
     j->result.forwards = 0;
     j->result.color_ms = 0;
     j->result.driver_bytes = 0;
