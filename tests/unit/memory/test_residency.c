@@ -379,6 +379,58 @@ static void preparing_takes_it_all(void **state)
     close_blocks(m);
 }
 
+/* The trace of a plan that uses these groups in this order, twice. */
+static void plan_trace(em_trace *t, blocks *m, const int *order, int n, unsigned serial)
+{
+    em_residency plan = {.dtype = EM_BF16,
+                         .counts_only = true,
+                         .serial = serial,
+                         .record = t,
+                         .capacity_bytes = SIZE_MAX};
+    for (int i = 0; i < 2 * n; i++) {
+        pin(&plan, &m->group[order[i % n]]);
+        unpin(&plan, &m->group[order[i % n]]);
+    }
+    em_residency_close(&plan);
+    em_trace_link(t);
+}
+
+/* A new request knows when it needs what an older one left, and what it does not need at all: that
+ * makes room. */
+static void a_new_trace_replaces_the_old(void **state)
+{
+    (void)state;
+    static const int first[] = {0, 1, 2}, second[] = {3, 0, 2};
+    blocks *m = open_blocks();
+    em_trace trace[2] = {{0}};
+    em_err err = {0};
+    bool images_failed;
+    size_t image = image_bytes();
+    void *store = aligned_alloc(256, 3 * image);
+    em_residency r = {.dtype = EM_BF16};
+    plan_trace(&trace[0], m, first, 3, 3);
+    plan_trace(&trace[1], m, second, 3, 4);
+    for (int k = 0; k < 2; k++) {
+        const int *order = k ? second : first;
+        assert_ok(em_residency_prepare(&r, &trace[k], 0, &images_failed, &err), err);
+        assert_ok(em_residency_set_store(&r, store, 3 * image, &err), err);
+        em_residency_count_anew(&r);
+        r.follow = &trace[k];
+        r.cursor = 0;
+        for (int i = 0; i < 6; i++) {
+            pin(&r, &m->group[order[i % 3]]);
+            assert_values(m, order[i % 3]);
+            unpin(&r, &m->group[order[i % 3]]);
+        }
+        assert_int_equal(r.copied_bytes, (k ? 1 : 3) * image);
+    }
+    em_residency_close(&r);
+    em_trace_close(&trace[0]);
+    em_trace_close(&trace[1]);
+    free(store);
+    close_blocks(m);
+}
+
 /* ---- a device of its own --------------------------------------------------------------------- */
 
 /* Three groups in files, on the far device, in a store with room for `room` of them. */
@@ -523,6 +575,7 @@ int main(void)
         cmocka_unit_test(too_small_a_store_says_so),
         cmocka_unit_test(a_store_may_move),
         cmocka_unit_test(preparing_takes_it_all),
+        cmocka_unit_test(a_new_trace_replaces_the_old),
         cmocka_unit_test_setup_teardown(dropped_pages_come_back, tmpdir_setup, tmpdir_teardown),
         cmocka_unit_test_setup_teardown(waiting_is_on_the_clock, tmpdir_setup, tmpdir_teardown),
         cmocka_unit_test_setup_teardown(unreadable_groups_stay_cold, tmpdir_setup, tmpdir_teardown),
