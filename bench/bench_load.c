@@ -1,20 +1,26 @@
 /* How long a checkpoint takes to load and what that takes of memory and of the disk, as JSON.
  *
  *     bench_load --model_name DIR --wav2vec_model_dir DIR [--transformer_path FILE]
- *         [--config_path FILE] [--threads N] [--cold] [--verify]
+ *         [--config_path FILE] [--device D] [--weight_dtype T] [--threads N] [--ring_bytes N]
+ *         [--cold] [--verify]
  *
  * Stages: `open` finds, maps and checks the five models; `fingerprint` names their content; `read`
- * touches every byte of every tensor once and gives its pages back, which no load can do faster;
- * `verify` (asked for) hashes all and checks the archives' CRCs. --cold asks the kernel to forget
- * the files before each stage. Peaks are those of the stage: resident pages (VmHWM), and of them
- * what is not a file's (anonymous and shared). */
+ * touches every byte of every tensor once through the maps and gives its pages back; `verify`
+ * (asked for) hashes all and checks the archives' CRCs; `pcie` copies page-locked memory to the
+ * device (a GPU's alone); `disk` reads the files with all threads; `load` brings all weights of all
+ * models to the device, as a request in beefy mode does, and says which share of the slower of the
+ * two it reached. On the CPU that is what has to be converted. --cold asks the kernel to forget the
+ * files before each stage; --ring_bytes is the size of each of the page-locked buffers. Peaks are
+ * those of the stage: resident pages (VmHWM), and of them what is not a file's (anonymous and
+ * shared). */
 #include "base/alloc.h"
 #include "base/thread.h"
 #include "base/time.h"
 #include "echomimic.h"
 #include "io/file.h"
 #include "io/fingerprint.h"
-#include "pipeline/engine.h"
+#include "memory/staging.h"
+#include "pipeline/job.h"
 
 #include <fcntl.h>
 #include <jansson.h>
@@ -32,6 +38,9 @@ typedef struct bench {
     em_pool *pool;
     json_t *stages;
     uint64_t tensor_bytes;
+    int ring_bytes;              /* 0: as a request has it */
+    double pcie_rate, disk_rate; /* bytes/ms; 0: not measured */
+    json_t *more;                /* what the stage has to say; owned until the stage is over */
 } bench;
 
 /* ---- what the kernel counts ------------------------------------------------------------------ */
@@ -154,6 +163,178 @@ static em_status verify_all(bench *b, em_err *err)
     return st;
 }
 
+/* ---- the two floors -------------------------------------------------------------------------- */
+
+enum { COPY_BYTES = EM_STAGING_BYTES, COPIES = 2048 }; /* 4 GiB in all */
+
+static em_status copy_all(em_device *d, char *block, const char *ring, em_event *done, em_err *err)
+{
+    em_status st = EM_OK;
+    for (int i = 0; !st && i < COPIES; i++) {
+        size_t at = (size_t)(i % EM_STAGING_BUFFERS) * COPY_BYTES;
+        st = d->copy_async(d, block + at, ring + at, COPY_BYTES, err);
+    }
+    if (!st) st = d->event_record(d, done, EM_QUEUE_COPY, err);
+    return st ? st : d->event_sync(d, done, err);
+}
+
+/* The second of two rounds: the first wakes the link up. */
+static em_status measure_pcie(bench *b, em_err *err)
+{
+    em_device *d = b->engine->ops->device;
+    const size_t size = (size_t)EM_STAGING_BUFFERS * COPY_BYTES;
+    void *block = NULL, *ring = NULL;
+    em_event *done = NULL;
+    double ms = 0;
+    em_status st = d->alloc(d, &block, size, err);
+    if (!st) st = d->host_alloc(d, &ring, size, err);
+    if (!st) st = d->event_create(d, &done, err);
+    if (!st) memset(ring, 1, size);
+    for (int i = 0; !st && i < 2; i++) {
+        double begin = em_now_ms();
+        st = copy_all(d, block, ring, done, err);
+        ms = em_now_ms() - begin;
+    }
+    if (!st) b->pcie_rate = (double)COPIES * COPY_BYTES / ms;
+    b->more = json_pack("{s:f}", "gb_per_s", b->pcie_rate / 1e6);
+    d->event_destroy(d, done);
+    if (ring) d->host_free(d, ring, size);
+    d->free(d, block, size);
+    return st;
+}
+
+typedef struct reader {
+    em_file_place file;
+    size_t size_bytes;
+    char *buffers; /* owned: one a thread */
+    atomic_int failed;
+} reader;
+
+static void read_file_piece(void *arg, size_t i, int worker)
+{
+    reader *k = arg;
+    em_err err = {0};
+    em_file_place at = k->file;
+    at.offset_bytes = (uint64_t)i * COPY_BYTES;
+    size_t left = k->size_bytes - (size_t)at.offset_bytes;
+    if (em_file_read_at(k->buffers + (size_t)worker * COPY_BYTES,
+                        left < COPY_BYTES ? left : COPY_BYTES, &at, &err))
+        atomic_store(&k->failed, 1);
+}
+
+static em_status read_file(bench *b, reader *k, const char *path, uint64_t *sum, em_err *err)
+{
+    em_map map = {0};
+    em_status st = em_file_map(&map, path, false, err);
+    if (st) return st;
+    k->file = em_map_place(&map, map.data, map.size_bytes, path);
+    k->size_bytes = map.size_bytes;
+    *sum += map.size_bytes;
+    em_parallel(b->pool, (k->size_bytes + COPY_BYTES - 1) / COPY_BYTES, read_file_piece, k);
+    em_map_close(&map);
+    return atomic_load(&k->failed) ? em_fail(err, EM_IO, "cannot read '%s'", path) : EM_OK;
+}
+
+static em_status measure_disk(bench *b, em_err *err)
+{
+    reader k = {.buffers = em_alloc((size_t)em_pool_threads(b->pool) * COPY_BYTES)};
+    const em_model_files *f = &b->engine->folder->files;
+    const char *const path[] = {f->vae, f->t5, f->clip, f->wav2vec2};
+    uint64_t sum = 0;
+    em_status st = k.buffers ? EM_OK : em_fail(err, EM_NOMEM, "no memory to read into");
+    double begin = em_now_ms();
+    for (size_t i = 0; !st && i < sizeof path / sizeof *path; i++)
+        st = read_file(b, &k, path[i], &sum, err);
+    for (size_t i = 0; !st && i < f->transformer_count; i++)
+        st = read_file(b, &k, f->transformer[i], &sum, err);
+    b->disk_rate = (double)sum / (em_now_ms() - begin);
+    b->more = json_pack("{s:I, s:f}", "bytes", (json_int_t)sum, "gb_per_s", b->disk_rate / 1e6);
+    em_free(k.buffers);
+    return st;
+}
+
+/* ---- the real thing -------------------------------------------------------------------------- */
+
+/* A small request, rehearsed: its trace has every group of every model. */
+static em_status rehearse(bench *b, em_job *j, em_err *err)
+{
+    static em_memo memo;
+    static em_params p;
+    static const em_sink nowhere;
+    const em_picture picture = {NULL, 64, 64};
+    const em_sound sound = {NULL, 16000, 16000};
+    p = em_params_default();
+    p.sample_size[0] = p.sample_size[1] = 64;
+    p.video_length = 5;
+    p.num_inference_steps = 1;
+    em_status st = em_job_open(j, b->engine, &picture, &sound, &p, &nowhere, err);
+    return st ? st : em_job_rehearse(j, (em_cut){0}, &memo, err);
+}
+
+/* Of the groups that are copied, each once: their images and what the files have of them. */
+static void add_up(const em_trace *t, size_t *image_bytes, size_t *source_bytes)
+{
+    *image_bytes = *source_bytes = 0;
+    for (size_t i = 0; i < t->count; i++) {
+        const em_trace_step *s = &t->step[i];
+        if (!s->pin || s->next != SIZE_MAX || s->group->in_place) continue;
+        *image_bytes += s->group->image_bytes;
+        *source_bytes += s->group->size_bytes;
+    }
+}
+
+static em_status pin_all(em_residency *r, const em_trace *t, em_err *err)
+{
+    em_device *d = r->device;
+    em_status st = EM_OK;
+    for (size_t i = 0; !st && i < t->count; i++)
+        st = t->step[i].pin ? em_residency_pin(r, t->step[i].group, err)
+                            : em_residency_unpin(r, t->step[i].group, err);
+    if (!st) st = d->event_record(d, r->moved, EM_QUEUE_COPY, err);
+    return st ? st : d->event_sync(d, r->moved, err);
+}
+
+static void report_load(bench *b, const em_residency *r, size_t images, size_t sources, double ms)
+{
+    double pcie = b->pcie_rate > 0 ? (double)images / b->pcie_rate : 0;
+    double disk = (double)sources / b->disk_rate, floor = pcie > disk ? pcie : disk;
+    b->more = json_pack("{s:I, s:I, s:f, s:f, s:s, s:o}", "bytes", (json_int_t)images,
+                        "source_bytes", (json_int_t)sources, "load_ms", ms, "gb_per_s",
+                        (double)images / ms / 1e6, "slower_floor", pcie > disk ? "pcie" : "disk",
+                        "share_of_slower_floor", images ? json_real(floor / ms) : json_null());
+    if (r->copied_bytes != images) json_object_set_new(b->more, "copied_twice", json_true());
+}
+
+/* Everything that a request takes before it starts is taken before the clock starts. */
+static em_status load_all(bench *b, em_err *err)
+{
+    em_engine *e = b->engine;
+    em_device *d = e->ops->device;
+    em_job j = {0};
+    void *store = NULL;
+    size_t images = 0, sources = 0;
+    bool ignored;
+    em_residency r = {.device = d,
+                      .dtype = e->dtype,
+                      .pool = e->pool,
+                      .prefetch = !d->host_addressable,
+                      .ring_bytes = (size_t)b->ring_bytes,
+                      .follow = &j.trace};
+    em_status st = rehearse(b, &j, err);
+    if (!st) add_up(&j.trace, &images, &sources);
+    if (!st) st = d->alloc(d, &store, images, err);
+    if (!st) st = em_residency_prepare(&r, &j.trace, 0, &ignored, err);
+    if (!st) st = em_residency_set_store(&r, store, images, err);
+    if (b->cold) forget_files(e->folder);
+    double begin = em_now_ms();
+    if (!st) st = pin_all(&r, &j.trace, err);
+    report_load(b, &r, images, sources, em_now_ms() - begin);
+    em_residency_close(&r);
+    if (store) d->free(d, store, images);
+    em_job_close(&j);
+    return st;
+}
+
 static em_status run_stage(bench *b, const char *name, em_status (*stage)(bench *b, em_err *err),
                            em_err *err)
 {
@@ -168,14 +349,16 @@ static em_status run_stage(bench *b, const char *name, em_status (*stage)(bench 
     double ms = em_now_ms() - begin;
     atomic_store(&w.stop, true);
     pthread_join(w.thread, NULL);
-    if (st) return st;
     uint64_t peak = 1024 * count_of("/proc/self/status", "VmHWM:");
-    json_object_set_new(
-        b->stages, name,
+    json_t *row =
         json_pack("{s:f, s:I, s:I, s:I}", "ms", ms, "peak_resident_bytes", (json_int_t)peak,
                   "peak_own_bytes", (json_int_t)w.peak, "disk_read_bytes",
-                  (json_int_t)(count_of("/proc/self/io", "read_bytes:") - read_before)));
-    return EM_OK;
+                  (json_int_t)(count_of("/proc/self/io", "read_bytes:") - read_before));
+    if (b->more) json_object_update(row, b->more);
+    json_decref(b->more);
+    b->more = NULL;
+    json_object_set_new(b->stages, name, row);
+    return st;
 }
 
 static em_status run(bench *b, em_err *err)
@@ -197,6 +380,10 @@ static em_status run(bench *b, em_err *err)
     if (!st) st = run_stage(b, "fingerprint", fingerprint, err);
     if (!st) st = run_stage(b, "read", read_all, err);
     if (!st && b->verify) st = run_stage(b, "verify", verify_all, err);
+    if (!st && !b->engine->ops->device->host_addressable)
+        st = run_stage(b, "pcie", measure_pcie, err);
+    if (!st) st = run_stage(b, "disk", measure_disk, err);
+    if (!st) st = run_stage(b, "load", load_all, err);
     size_t tensors = 0;
     for (int k = 0; !st && k < EM_MODEL_COUNT; k++) {
         tensors += em_ckpt_count(b->engine->ckpt[k]);
@@ -204,7 +391,8 @@ static em_status run(bench *b, em_err *err)
             b->tensor_bytes += em_ckpt_at(b->engine->ckpt[k], i)->size_bytes;
     }
     if (!st) {
-        json_t *doc = json_pack("{s:b, s:i, s:I, s:I, s:O}", "cold", b->cold, "threads",
+        json_t *doc = json_pack("{s:s, s:b, s:i, s:I, s:I, s:O}", "device",
+                                b->engine->ops->device->name, "cold", b->cold, "threads",
                                 em_pool_threads(b->pool), "tensors", (json_int_t)tensors, "bytes",
                                 (json_int_t)b->tensor_bytes, "stages", b->stages);
         json_dumpf(doc, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(6));
@@ -217,6 +405,26 @@ static em_status run(bench *b, em_err *err)
     return st;
 }
 
+static bool read_number(int *out, const char *text, int step, int most)
+{
+    char *end;
+    long v = strtol(text, &end, 10);
+    if (*end || v < 0 || v > most || v % step) return false;
+    *out = (int)v;
+    return true;
+}
+
+static bool read_dtype(bench *b, const char *name)
+{
+    static const char *const names[] = {"bfloat16", "float16", "float32"};
+    for (int i = 0; i < 3; i++) {
+        if (strcmp(names[i], name)) continue;
+        b->params.dtype = (em_weight_dtype)i;
+        return true;
+    }
+    return false;
+}
+
 static bool read_flag(bench *b, char **argv, int *i)
 {
     const struct {
@@ -225,16 +433,18 @@ static bool read_flag(bench *b, char **argv, int *i)
     } text[] = {{"--model_name", &b->params.model_name},
                 {"--wav2vec_model_dir", &b->params.wav2vec_model_dir},
                 {"--transformer_path", &b->params.transformer_path},
-                {"--config_path", &b->params.config_path}};
+                {"--config_path", &b->params.config_path},
+                {"--device", &b->params.device}};
     for (size_t k = 0; k < sizeof text / sizeof *text; k++)
         if (!strcmp(argv[*i], text[k].name) && argv[*i + 1]) return *text[k].to = argv[++*i], true;
     if (!strcmp(argv[*i], "--cold")) return b->cold = true;
     if (!strcmp(argv[*i], "--verify")) return b->verify = true;
-    if (strcmp(argv[*i], "--threads") != 0 || !argv[*i + 1]) return false;
-    char *end;
-    long threads = strtol(argv[++*i], &end, 10);
-    b->params.threads = (int)threads;
-    return !*end && threads >= 0 && threads <= 1024;
+    if (!argv[*i + 1]) return false;
+    if (!strcmp(argv[*i], "--weight_dtype")) return read_dtype(b, argv[++*i]);
+    if (!strcmp(argv[*i], "--threads")) return read_number(&b->params.threads, argv[++*i], 1, 1024);
+    if (!strcmp(argv[*i], "--ring_bytes"))
+        return read_number(&b->ring_bytes, argv[++*i], EM_IMAGE_ALIGN, 64 << 20);
+    return false;
 }
 
 int main(int argc, char **argv)
@@ -244,10 +454,8 @@ int main(int argc, char **argv)
     b.params.device = "cpu";
     for (int i = 1; i < argc; i++)
         if (!read_flag(&b, argv, &i)) {
-            fputs("usage: bench_load --model_name DIR --wav2vec_model_dir DIR "
-                  "[--transformer_path FILE]\n    [--config_path FILE] [--threads N] [--cold] "
-                  "[--verify]\n",
-                  stderr);
+            fprintf(stderr, "bench_load: what is %s? See the head of bench/bench_load.c\n",
+                    argv[i]);
             return 2;
         }
     if (run(&b, &err)) {

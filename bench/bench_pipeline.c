@@ -5,6 +5,9 @@
  *         [--device D] [--memory_mode lightweight|beefy|auto] [--weight_dtype T] [--threads N]
  *         [--repeat N] [--label TEXT]
  *
+ * driver_used_peak_bytes is what the device's driver counts, of everybody on the card; 0 on the
+ * CPU. Copies that were hidden and that were not: docs/MEMORY.md.
+ *
  * Medians over the repeats; the first run is not counted (pages of the weights, library start-up).
  * The prompt is another one in every run, so that the text stage is always measured. */
 #include "base/alloc.h"
@@ -45,20 +48,31 @@ static json_t *stage_json(const em_result *runs, int n, em_stage s)
     double ms[MAX_REPEATS];
     for (int i = 0; i < n; i++) ms[i] = runs[i].stage[s].ms;
     double m = median(ms, n), flops = runs[0].stage[s].flops;
-    return json_pack("{s:f, s:f, s:f, s:f, s:f, s:I, s:I}", "median_ms", m, "min_ms", ms[0],
-                     "max_ms", ms[n - 1], "gflop", flops / 1e9, "gflop_per_s",
+    double copy[MAX_REPEATS], waited[MAX_REPEATS];
+    for (int i = 0; i < n; i++) {
+        copy[i] = runs[i].stage[s].copy_ms;
+        waited[i] = runs[i].stage[s].copy_waited_ms;
+    }
+    double all = median(copy, n), open = median(waited, n);
+    return json_pack("{s:f, s:f, s:f, s:f, s:f, s:I, s:I, s:I, s:o, s:o}", "median_ms", m, "min_ms",
+                     ms[0], "max_ms", ms[n - 1], "gflop", flops / 1e9, "gflop_per_s",
                      m > 0 ? flops / m / 1e6 : 0.0, "peak_scratch_bytes",
                      (json_int_t)runs[0].stage[s].scratch_bytes, "store_bytes",
-                     (json_int_t)runs[0].stage[s].store_bytes);
+                     (json_int_t)runs[0].stage[s].store_bytes, "copied_bytes",
+                     (json_int_t)runs[0].stage[s].copied_bytes, "copy_hidden_ms",
+                     all < 0 ? json_null() : json_real(all > open ? all - open : 0),
+                     "copy_not_hidden_ms", all < 0 ? json_null() : json_real(open));
 }
 
 static json_t *report(const bench *b, const em_result *runs, int n)
 {
     double total[MAX_REPEATS], color[MAX_REPEATS], forward[MAX_REPEATS];
     struct rusage use;
+    uint64_t driver = 0;
     json_t *stages = json_object();
     for (int i = 0; i < n; i++) {
         total[i] = 0;
+        if (runs[i].driver_bytes > driver) driver = runs[i].driver_bytes;
         color[i] = runs[i].color_ms;
         forward[i] = runs[i].stage[EM_STAGE_DENOISE].ms / runs[i].forwards;
     }
@@ -69,17 +83,18 @@ static json_t *report(const bench *b, const em_result *runs, int n)
     getrusage(RUSAGE_SELF, &use);
     return json_pack(
         "{s:s, s:s, s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:f, s:f, s:I, "
-        "s:I, s:I, s:I, s:I, s:o}",
+        "s:I, s:I, s:I, s:I, s:I, s:I, s:o}",
         "label", b->label, "device", b->engine.device, "memory_mode", b->mode, "weight_dtype",
         b->dtype, "threads", b->engine.threads ? b->engine.threads : em_cpu_count(), "repeats", n,
         "width", runs[0].width, "height", runs[0].height, "frames", runs[0].frames, "steps",
         b->params.num_inference_steps, "forwards", runs[0].forwards, "forwards_replayed",
         runs[0].forwards_replayed, "total_median_ms", median(total, n), "forward_median_ms",
         median(forward, n), "color_median_ms", median(color, n), "device_bytes",
-        (json_int_t)runs[0].device_bytes, "peak_scratch_bytes", (json_int_t)runs[0].scratch_bytes,
-        "peak_weight_bytes", (json_int_t)runs[0].weight_bytes, "copied_bytes",
-        (json_int_t)runs[0].copied_bytes, "max_resident_bytes", (json_int_t)use.ru_maxrss * 1024,
-        "stages", stages);
+        (json_int_t)runs[0].device_bytes, "driver_used_peak_bytes", (json_int_t)driver,
+        "context_bytes", (json_int_t)runs[0].context_bytes, "peak_scratch_bytes",
+        (json_int_t)runs[0].scratch_bytes, "peak_weight_bytes", (json_int_t)runs[0].weight_bytes,
+        "copied_bytes", (json_int_t)runs[0].copied_bytes, "max_resident_bytes",
+        (json_int_t)use.ru_maxrss * 1024, "stages", stages);
 }
 
 static em_status run_all(bench *b, em_engine *e, const em_picture *image, const em_sound *sound,

@@ -227,7 +227,10 @@ typedef struct em_stage_report {
     uint64_t copied_bytes;  /* weights brought into the block */
     uint64_t packed_bytes;  /* of them, those that the host read from files and converted */
     double packed_ms;       /* the host's time for that; 0 in a plan */
-    uint64_t rss_bytes;     /* the process in memory at its end, or its peak if that was raised by
+    /* By the device's clock: the time of its copies, and the time for which it computed nothing
+     * because weights were not there yet; < 0: it has no clock. On the CPU both are packed_ms. */
+    double copy_ms, copy_waited_ms;
+    uint64_t rss_bytes; /* the process in memory at its end, or its peak if that was raised by
                              * this stage; 0 in a plan */
 } em_stage_report;
 
@@ -244,7 +247,11 @@ typedef struct em_result {
     uint64_t copied_bytes;  /* weights brought into the block */
     uint64_t mapped_bytes;  /* peak of weights used where their files are mapped */
     uint64_t pinned_bytes;  /* page-locked host memory; 0 on the CPU */
-    uint64_t host_bytes;    /* the forecast for this process in host memory, all included */
+    /* What the device's driver counted as used at most, of samples at every step, by everybody on
+     * the card; and what a process takes of it beside the block, as the device states. 0 on the
+     * CPU; the first 0 in a plan. */
+    uint64_t driver_bytes, context_bytes;
+    uint64_t host_bytes; /* the forecast for this process in host memory, all included */
     uint64_t smallest_bytes, largest_bytes; /* blocks that make sense for this request */
     uint64_t smallest_vram_budget, smallest_ram_budget; /* that do for it, in any mode */
     double forecast_ms;

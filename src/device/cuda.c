@@ -141,14 +141,39 @@ static em_status cuda_copy_async(em_device *d, void *dst, const void *host_src, 
 
 /* ---- events ---------------------------------------------------------------------------------- */
 
-static em_status cuda_event_create(em_device *d, em_event **out, em_err *err)
+static em_status make_event(em_device *d, em_event **out, unsigned flags, em_err *err)
 {
     cudaEvent_t e = NULL;
     em_status st = use(d, err);
-    if (!st)
-        st = em_cuda_status(cudaEventCreateWithFlags(&e, cudaEventDisableTiming), "making an event",
-                            err);
+    if (!st) st = em_cuda_status(cudaEventCreateWithFlags(&e, flags), "making an event", err);
     if (!st) *out = (em_event *)e;
+    return st;
+}
+
+static em_status cuda_event_create(em_device *d, em_event **out, em_err *err)
+{
+    return make_event(d, out, cudaEventDisableTiming, err);
+}
+
+static em_status cuda_event_create_timed(em_device *d, em_event **out, em_err *err)
+{
+    return make_event(d, out, cudaEventDefault, err);
+}
+
+static em_status cuda_event_elapsed(em_device *d, em_event *from, em_event *to, double *ms,
+                                    em_err *err)
+{
+    float took = 0;
+    em_status st = use(d, err);
+    if (st) return st;
+    cudaError_t rc = cudaEventElapsedTime(&took, (cudaEvent_t)from, (cudaEvent_t)to);
+    if (rc == cudaErrorNotReady) {
+        cudaGetLastError();
+        *ms = -1;
+        return EM_OK;
+    }
+    st = em_cuda_status(rc, "reading the GPU's clock", err);
+    if (!st) *ms = (double)took;
     return st;
 }
 
@@ -160,6 +185,8 @@ static void cuda_event_destroy(em_device *d, em_event *e)
 
 static em_status cuda_event_record(em_device *d, em_event *e, em_queue q, em_err *err)
 {
+    em_status st = use(d, err);
+    if (st) return st;
     return em_cuda_status(cudaEventRecord((cudaEvent_t)e, stream_of(d, q)), "recording an event",
                           err);
 }
@@ -172,9 +199,9 @@ static em_status cuda_queue_wait(em_device *d, em_queue q, em_event *e, em_err *
 
 static em_status cuda_event_sync(em_device *d, em_event *e, em_err *err)
 {
-    (void)d;
-    return e ? em_cuda_status(cudaEventSynchronize((cudaEvent_t)e), "waiting for the GPU", err)
-             : EM_OK;
+    em_status st = e ? use(d, err) : EM_OK;
+    if (st || !e) return st;
+    return em_cuda_status(cudaEventSynchronize((cudaEvent_t)e), "waiting for the GPU", err);
 }
 
 /* ---- graphs ---------------------------------------------------------------------------------- */
@@ -246,6 +273,8 @@ static const em_device functions = {
     .capture_end = cuda_capture_end,
     .graph_launch = cuda_graph_launch,
     .graph_destroy = cuda_graph_destroy,
+    .event_create_timed = cuda_event_create_timed,
+    .event_elapsed = cuda_event_elapsed,
 };
 
 /* EM_CUDA_FORCE_ARCH=80 chooses the kernels of other cards; ops/plugin.c then loads a plug-in that

@@ -5,7 +5,7 @@
  *
  * Work on a device is asynchronous. There are two queues: COMPUTE, where every op goes, and COPY,
  * where weights travel while ops compute. Within a queue everything happens in order; between them
- * an event orders what has to be:
+ * an event orders what has to be. Several threads may use COPY at once:
  *
  *     COMPUTE   block k-1 | record(e) ............... wait(f) | block k+1
  *     COPY                  wait(e) | copy block k+1 | record(f)
@@ -81,6 +81,10 @@ struct em_device {
     em_status (*graph_launch)(em_device *d, em_graph *g, em_err *err); /* on COMPUTE */
     void (*graph_destroy)(em_device *d, em_graph *g); /* NULL is allowed; what was launched is still
                                                        * done */
+    /* An event that also takes the time when it happens, and the time between two of them that were
+     * recorded on one queue; *ms < 0: the second has not happened yet. Both NULL: no clock. */
+    em_status (*event_create_timed)(em_device *d, em_event **out, em_err *err);
+    em_status (*event_elapsed)(em_device *d, em_event *from, em_event *to, double *ms, em_err *err);
 };
 
 /* The host as a device: "cpu". Its queues are empty whenever anybody looks. */

@@ -49,12 +49,15 @@ static em_ckpt_tensor source_at(const source *f, size_t i)
 {
     const em_safetensors_entry *e =
         f->torch ? em_pth_at(f->torch, i) : em_safetensors_at(f->plain, i);
+    const char *path = f->torch ? em_pth_path(f->torch) : em_safetensors_path(f->plain);
+    const em_map *map = f->torch ? em_pth_map(f->torch) : em_safetensors_map(f->plain);
     em_ckpt_tensor t = {.name = e->name,
                         .dtype = e->dtype,
                         .ndim = e->ndim,
                         .data = e->data,
                         .size_bytes = e->size_bytes,
-                        .file = f->torch ? em_pth_path(f->torch) : em_safetensors_path(f->plain)};
+                        .file = path,
+                        .place = em_map_place(map, e->data, e->size_bytes, path)};
     memcpy(t.dim, e->dim, sizeof t.dim);
     return t;
 }
@@ -135,6 +138,7 @@ static em_status align(em_ckpt *c, em_ckpt_tensor *t, em_err *err)
     memcpy(copy.data, t->data, t->size_bytes);
     em_map_drop(t->data, t->size_bytes);
     t->data = copy.data;
+    t->place = (em_file_place){0};
     return EM_OK;
 }
 

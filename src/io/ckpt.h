@@ -8,6 +8,7 @@
 #include "base/hash.h"
 #include "base/status.h"
 #include "base/thread.h"
+#include "io/file.h"
 #include "io/safetensors.h"
 
 #include <stddef.h>
@@ -23,7 +24,8 @@ typedef struct em_ckpt_tensor {
     /* row-major, aligned for dtype; mapped from the file (a copy where that is not) */
     const void *data;
     size_t size_bytes;
-    const char *file; /* path, for messages */
+    const char *file;    /* path, for messages */
+    em_file_place place; /* of data; nowhere: it is a copy */
 } em_ckpt_tensor;
 
 em_status em_ckpt_create(em_ckpt **out, em_err *err); /* empty: for em_ckpt_overlay */

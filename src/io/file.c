@@ -65,8 +65,8 @@ em_status em_file_map(em_map *out, const char *path, bool allow_empty, em_err *e
         st = em_fail(err, EM_IO, "'%s' changes while it is read: wait until it is complete", path);
         goto fail;
     }
-    close(fd);
-    *out = (em_map){.data = data, .size_bytes = size_bytes};
+    if (!data) close(fd);
+    *out = (em_map){.data = data, .size_bytes = size_bytes, .fd = data ? fd : 0};
     return EM_OK;
 
 fail:
@@ -78,8 +78,42 @@ fail:
 void em_map_close(em_map *map)
 {
     if (!map) return;
-    if (map->data) munmap((void *)map->data, map->size_bytes);
+    if (map->data) {
+        munmap((void *)map->data, map->size_bytes);
+        close(map->fd);
+    }
     *map = (em_map){0};
+}
+
+em_file_place em_map_place(const em_map *map, const void *data, size_t size_bytes, const char *path)
+{
+    uintptr_t begin = (uintptr_t)map->data, at = (uintptr_t)data;
+    bool inside = map->data && at >= begin && at - begin <= map->size_bytes &&
+                  size_bytes <= map->size_bytes - (at - begin);
+    if (!inside) return (em_file_place){0};
+    return (em_file_place){.path = path, .fd = map->fd, .offset_bytes = at - begin};
+}
+
+em_status em_file_read_at(void *out, size_t size_bytes, const em_file_place *from, em_err *err)
+{
+    size_t got = 0;
+    while (got < size_bytes) {
+        ssize_t n =
+            pread(from->fd, (char *)out + got, size_bytes - got, (off_t)(from->offset_bytes + got));
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return em_fail_errno(err, errno, "cannot read '%s'", from->path);
+        if (n == 0)
+            return em_fail(err, EM_IO,
+                           "'%s' ends before its weights do: it became shorter since it was opened",
+                           from->path);
+        got += (size_t)n;
+    }
+    return EM_OK;
+}
+
+void em_file_fetch(const em_file_place *at, size_t size_bytes)
+{
+    posix_fadvise(at->fd, (off_t)at->offset_bytes, (off_t)size_bytes, POSIX_FADV_WILLNEED);
 }
 
 void em_map_drop(const void *data, size_t size_bytes)

@@ -2,6 +2,7 @@
  *
  * A file that shrinks while it is mapped raises SIGBUS on access. A library has no business to
  * install a process-wide handler: the program does, if it wants a sentence instead of a signal.
+ * What is read through an em_file_place ends with a sentence instead.
  */
 #ifndef EM_IO_FILE_H
 #define EM_IO_FILE_H
@@ -18,12 +19,30 @@
 typedef struct em_map {
     const void *data; /* owned by the map: em_map_close */
     size_t size_bytes;
+    int fd; /* owned likewise; while data is there */
 } em_map;
 
 /* Refuses what is missing, unreadable, not a regular file, and, without `allow_empty`, empty. The
  * size is taken again after mapping: a file that changes meanwhile is refused. */
 em_status em_file_map(em_map *out, const char *path, bool allow_empty, em_err *err);
 void em_map_close(em_map *map); /* NULL and a closed map are allowed */
+
+/* Where bytes are in a file that is open. {0} is nowhere: they are in memory alone. */
+typedef struct em_file_place {
+    const char *path; /* borrowed, like fd; for messages; NULL: nowhere */
+    int fd;
+    uint64_t offset_bytes;
+} em_file_place;
+
+/* The place of bytes inside the map; nowhere when they are not inside. `path` is the map's. */
+em_file_place em_map_place(const em_map *map, const void *data, size_t size_bytes,
+                           const char *path);
+/* Copies bytes from a place that is somewhere, without mapping a page of them. A file that ends
+ * before they do has changed: EM_IO. */
+em_status em_file_read_at(void *out, size_t size_bytes, const em_file_place *from, em_err *err);
+/* A hint that bytes at a place will be read soon: the disk begins now. Costs next to nothing where
+ * the kernel has them. */
+void em_file_fetch(const em_file_place *at, size_t size_bytes);
 
 /* Tells the kernel that the whole pages inside the range are not needed for now, so that reading a
  * large file once does not count as memory in use. They read the same afterwards. For mapped files

@@ -376,6 +376,11 @@ const char *em_pth_path(const em_pth *file)
     return file->path;
 }
 
+const em_map *em_pth_map(const em_pth *file)
+{
+    return &file->map;
+}
+
 size_t em_pth_count(const em_pth *file)
 {
     return file->count;

@@ -28,6 +28,7 @@ em_status em_pth_parse(em_pth **out, const void *data, size_t size_bytes, const 
 void em_pth_close(em_pth **file);
 
 const char *em_pth_path(const em_pth *file);
+const em_map *em_pth_map(const em_pth *file); /* borrowed; closed where it was parsed */
 size_t em_pth_count(const em_pth *file);
 const em_pth_entry *em_pth_at(const em_pth *file, size_t i); /* sorted by name */
 const em_zip *em_pth_archive(const em_pth *file);            /* borrowed; for em_zip_check */

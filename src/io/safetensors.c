@@ -336,6 +336,11 @@ const char *em_safetensors_path(const em_safetensors *file)
     return file->path;
 }
 
+const em_map *em_safetensors_map(const em_safetensors *file)
+{
+    return &file->map;
+}
+
 size_t em_safetensors_count(const em_safetensors *file)
 {
     return file->count;

@@ -13,6 +13,7 @@
 
 #include "base/dtype.h"
 #include "base/status.h"
+#include "io/file.h"
 
 #include <stddef.h>
 #include <stdint.h>
@@ -45,6 +46,8 @@ em_status em_safetensors_parse(em_safetensors **out, const void *data, size_t si
 void em_safetensors_close(em_safetensors **file);
 
 const char *em_safetensors_path(const em_safetensors *file);
+const em_map *
+em_safetensors_map(const em_safetensors *file); /* borrowed; closed where it was parsed */
 size_t em_safetensors_count(const em_safetensors *file);
 /* In the order of their bytes; borrowed until em_safetensors_close. */
 const em_safetensors_entry *em_safetensors_at(const em_safetensors *file, size_t i);

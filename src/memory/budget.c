@@ -78,11 +78,16 @@ em_status em_budget_open(em_budget *b, em_stage_need *stage, int stages, const e
     return EM_OK;
 }
 
+size_t em_budget_room(const em_stage_need *s, size_t block_bytes)
+{
+    return (block_bytes & ~(size_t)(STEP - 1)) - round_up(s->scratch_bytes);
+}
+
 static void share(em_budget *b, size_t block_bytes)
 {
     for (int i = 0; i < b->stages; i++) {
         em_stage_need *s = &b->stage[i];
-        size_t room = (block_bytes & ~(size_t)(STEP - 1)) - round_up(s->scratch_bytes);
+        size_t room = em_budget_room(s, block_bytes);
         s->weights_bytes = room < b->all_bytes ? room : b->all_bytes;
     }
 }

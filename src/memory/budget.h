@@ -44,6 +44,9 @@ typedef struct em_budget {
     size_t copied_bytes, packed_bytes;
 } em_budget;
 
+/* What a stage leaves to weights of a block that it fits into. */
+size_t em_budget_room(const em_stage_need *s, size_t block_bytes);
+
 /* Works out what the stages need. `like` as the runs' residency is set up; its store is not looked
  * at; images_bytes of host memory may hold images. *serials counts the plans and simulations of
  * these models: each gets one of its own. */

@@ -16,6 +16,7 @@
 
 #include "base/thread.h"
 #include "device/device.h"
+#include "io/file.h"
 #include "memory/tensor.h"
 
 #include <stdbool.h>
@@ -51,8 +52,9 @@ typedef struct em_group_use {
 } em_group_use;
 
 typedef struct em_weight {
-    em_tensor *slot;    /* borrowed: in the model's weight struct */
-    const void *source; /* borrowed: mapped from the file */
+    em_tensor *slot;     /* borrowed: in the model's weight struct */
+    const void *source;  /* borrowed: mapped from the file */
+    em_file_place place; /* of the same bytes in it; nowhere: they are in memory alone */
     em_dtype source_type;
     size_t offset_bytes; /* in the image */
 } em_weight;
@@ -63,6 +65,7 @@ typedef struct em_group {
     size_t count, cap;
     em_weight_rule rule;
     size_t size_bytes;  /* of all tensors, in the file's types */
+    size_t loose_bytes; /* of them, those that are in memory alone */
     size_t image_bytes; /* of the image; 0: in place, or not settled */
     bool settled, in_place;
     em_dtype working; /* what it was settled for, like the next */
@@ -73,9 +76,10 @@ typedef struct em_group {
 
 enum { EM_IMAGE_ALIGN = 256 };
 
-/* Adds a tensor slot, filled as the file has it, of a model's weight struct; false when out of
- * memory. */
-bool em_group_add(em_group *g, em_tensor *slot);
+/* Adds a tensor slot, filled as the file has it, of a model's weight struct. `place` (copied; NULL:
+ * nowhere) is where the file has it, and must stay open until the group is closed. False when out
+ * of memory. */
+bool em_group_add(em_group *g, em_tensor *slot, const em_file_place *place);
 void em_group_close(em_group *g);
 
 /* Fixes the types that ops see and the layout of the image, for a working type and for memory that
@@ -83,10 +87,15 @@ void em_group_close(em_group *g);
 void em_group_settle(em_group *g, em_dtype working, bool host_addressable);
 /* Points the slots into an image at `base` (device memory). */
 void em_group_place(em_group *g, void *base);
-/* Writes bytes [begin, begin + size) of the image to host memory, converting from the file; gaps
- * are zero. begin is a multiple of EM_IMAGE_ALIGN. On the pool's threads. */
-void em_group_write(const em_group *g, void *out, size_t begin_bytes, size_t size_bytes,
-                    em_pool *pool);
+/* Writes bytes [begin, begin + size) of the image to host memory: read from the file, past its map,
+ * and converted where the types differ; gaps are zero. begin is a multiple of EM_IMAGE_ALIGN.
+ * EM_IO: the file is not what it was. */
+em_status em_group_write(const em_group *g, void *out, size_t begin_bytes, size_t size_bytes,
+                         em_err *err);
+/* All of the image, on the pool's threads. */
+em_status em_group_write_all(const em_group *g, void *out, em_pool *pool, em_err *err);
+/* The file will be read soon: the disk begins now. */
+void em_group_fetch(const em_group *g);
 /* Lets go of the file's pages. */
 void em_group_drop_source(const em_group *g);
 

@@ -4,6 +4,7 @@
 #include "base/array.h"
 #include "base/time.h"
 #include "memory/staging.h"
+#include "memory/stopwatch.h"
 
 #include <assert.h>
 #include <stdint.h>
@@ -203,59 +204,73 @@ static em_status open_ring(em_residency *r, em_err *err)
     return r->staging ? EM_OK : em_staging_open(&r->staging, device_of(r), bytes, err);
 }
 
-/* The host reads a group's file. */
-static void pack(em_residency *r, em_group *g, void *to)
+/* The host reads a group's file, into memory that it can address. */
+static em_status pack(em_residency *r, em_group *g, void *to, em_err *err)
 {
     double start = em_now_ms();
-    em_group_write(g, to, 0, g->image_bytes, r->pool);
+    em_status st = em_group_write_all(g, to, r->pool, err);
     em_group_drop_source(g);
     r->packed_ms += em_now_ms() - start;
+    return st;
 }
 
 /* Weights that come in again and again get an image that the device can read: at once where the
  * plan knew, so that the host reads their file once; else when they were dropped and are needed
  * anew. */
-static void make_image(em_residency *r, em_group *g, em_group_use *u)
+static em_status make_image(em_residency *r, em_group *g, em_group_use *u, em_err *err)
 {
     bool again = u->loads > 0 && r->follow && u->next_use < r->follow->count;
-    if (u->imaged || !(again || g->streamed) || device_of(r)->host_addressable) return;
-    if (g->image_bytes > r->images_bytes - r->image_bytes) return; /* staged as before */
+    if (u->imaged || !(again || g->streamed) || device_of(r)->host_addressable) return EM_OK;
+    if (g->image_bytes > r->images_bytes - r->image_bytes) return EM_OK; /* staged as before */
+    em_status st = r->counts_only ? EM_OK : pack(r, g, (char *)r->images + r->image_bytes, err);
+    if (st) return st;
     u->imaged = true;
     u->image_offset_bytes = r->image_bytes;
     r->image_bytes += g->image_bytes;
     r->packed_bytes += g->image_bytes;
-    if (!r->counts_only) pack(r, g, (char *)r->images + u->image_offset_bytes);
+    return EM_OK;
+}
+
+static em_status copy_image(em_residency *r, em_group *g, em_group_use *u, em_err *err)
+{
+    em_device *d = device_of(r);
+    em_status st = em_stopwatch_begin(r->copies, err);
+    if (!st)
+        st = d->copy_async(d, (char *)r->base + u->offset_bytes,
+                           (char *)r->images + u->image_offset_bytes, g->image_bytes, err);
+    return st ? st : em_stopwatch_end(r->copies, err);
 }
 
 static em_status send(em_residency *r, em_group *g, em_group_use *u, em_err *err)
 {
-    em_device *d = device_of(r);
     void *to = (char *)r->base + u->offset_bytes;
-    if (u->imaged)
-        return d->copy_async(d, to, (char *)r->images + u->image_offset_bytes, g->image_bytes, err);
-    if (d->host_addressable) {
-        pack(r, g, to);
-        return EM_OK;
-    }
+    if (u->imaged) return copy_image(r, g, u, err);
+    if (device_of(r)->host_addressable) return pack(r, g, to, err);
     double start = em_now_ms();
     em_status st = open_ring(r, err);
-    if (!st) st = em_staging_send(r->staging, g, to, r->pool, err);
-    if (!st) em_group_drop_source(g);
+    if (!st) st = em_staging_send(r->staging, g, to, r->pool, r->copies, err);
+    em_group_drop_source(g);
     r->packed_ms += em_now_ms() - start;
     return st;
 }
 
-/* COLD to LOADING; *placed false: there was no room. */
-static em_status load(em_residency *r, em_group *g, size_t horizon, bool *placed, em_err *err)
+static size_t index_of(const em_residency *r, const em_group *g)
+{
+    size_t i = 0;
+    while (r->stored[i] != g) i++;
+    return i;
+}
+
+/* Bytes into the room that a group has. */
+static em_status fill(em_residency *r, em_group *g, em_err *err)
 {
     em_group_use *u = use_of(r, g);
     em_device *d = device_of(r);
-    em_status st = take_room(r, g, horizon, placed, err);
-    if (!st && *placed && !r->counts_only) st = meet(r, g, err);
-    if (st || !*placed) return st;
-    make_image(r, g, u);
+    em_status st = r->counts_only ? EM_OK : meet(r, g, err);
+    if (!st) st = make_image(r, g, u, err);
+    if (st) return st;
     if (!u->imaged) r->packed_bytes += g->image_bytes;
-    raise_to(&r->source_peak_bytes, g->size_bytes);
+    raise_to(&r->source_peak_bytes, g->loose_bytes);
     u->loads++;
     r->copied_bytes += g->image_bytes;
     if (r->counts_only) return EM_OK;
@@ -263,26 +278,66 @@ static em_status load(em_residency *r, em_group *g, size_t horizon, bool *placed
     return st ? st : d->event_record(d, u->ready, EM_QUEUE_COPY, err);
 }
 
-/* The next group of the trace that is not here, if it fits beside what is needed before it. Where
- * little must do, the very next one or none: a group that is pinned again and again would let one
- * more in every time. */
-static em_status prefetch(em_residency *r, em_err *err)
+/* COLD to LOADING; *placed false: there was no room. A group that could not be read is not there,
+ * whoever asks next. */
+static em_status load(em_residency *r, em_group *g, size_t horizon, bool *placed, em_err *err)
+{
+    em_err ignored = {0};
+    em_status st = take_room(r, g, horizon, placed, err);
+    if (st || !*placed) return st;
+    st = fill(r, g, err);
+    if (st) evict(r, index_of(r, g), &ignored);
+    return st;
+}
+
+/* The first pin of the trace, from `at` on, of a group that is not here; count when there is none.
+ * Where little must do, the very next group or none: one that is pinned again and again would let
+ * one more in every time. */
+static size_t next_missing(const em_residency *r, size_t at)
 {
     const em_trace *t = r->follow;
-    bool placed;
-    for (size_t i = r->cursor; r->prefetch && t && i < t->count; i++) {
-        em_group *g = t->step[i].group;
-        em_group_use *u = use_of(r, g);
-        if (!t->step[i].pin || g->in_place) continue;
-        if (u->serial == r->serial && u->state != EM_GROUP_COLD) {
-            if (r->eager) break;
-            continue;
-        }
-        if (u->serial != r->serial) *u = (em_group_use){.serial = r->serial};
-        u->next_use = i;
-        return load(r, g, i + 1, &placed, err);
+    for (; t && at < t->count; at++) {
+        em_group *g = t->step[at].group;
+        const em_group_use *u = use_of(r, g);
+        if (!t->step[at].pin) continue;
+        if (u->serial != r->serial || u->state == EM_GROUP_COLD) break;
+        if (r->eager && !g->in_place) return t->count;
     }
-    return EM_OK;
+    return at;
+}
+
+/* The same of a group that is copied. */
+static size_t next_copy(const em_residency *r)
+{
+    size_t at = next_missing(r, r->cursor);
+    while (at < r->follow->count && r->follow->step[at].group->in_place)
+        at = next_missing(r, at + 1);
+    return at;
+}
+
+/* The next group of the trace that is not here, if it fits beside what is needed before it. */
+static em_status prefetch(em_residency *r, em_err *err)
+{
+    bool placed;
+    if (!r->prefetch || !r->follow) return EM_OK;
+    size_t at = next_copy(r);
+    if (at == r->follow->count) return EM_OK;
+    em_group *g = r->follow->step[at].group;
+    em_group_use *u = use_of(r, g);
+    if (u->serial != r->serial) *u = (em_group_use){.serial = r->serial};
+    u->next_use = at;
+    return load(r, g, at + 1, &placed, err);
+}
+
+/* The disk begins to read what will be missing next. Of a table nobody reads but rows. */
+static void read_ahead(const em_residency *r)
+{
+    if (r->counts_only || !r->follow) return;
+    size_t at = next_missing(r, r->cursor);
+    if (at == r->follow->count) return;
+    const em_group *g = r->follow->step[at].group;
+    if (!use_of(r, r->follow->step[at].group)->imaged && mapped_size(g) == g->size_bytes)
+        em_group_fetch(g);
 }
 
 /* ---- pin and unpin --------------------------------------------------------------------------- */
@@ -317,15 +372,12 @@ static void greet(const em_residency *r, em_group *g)
     if (u->state == EM_GROUP_COLD) settle(r, g);
 }
 
-em_status em_residency_pin(em_residency *r, em_group *g, em_err *err)
+/* What COMPUTE cannot do without; then what comes next, ahead of time. */
+static em_status bring_both(em_residency *r, em_group *g, em_err *err)
 {
     em_group_use *u = use_of(r, g);
     em_device *d = device_of(r);
-    em_status st = EM_OK;
-    greet(r, g);
-    record(r, g, true);
-    look_ahead(r, g, u);
-    if (u->state == EM_GROUP_COLD) st = bring_in(r, g, err);
+    em_status st = u->state == EM_GROUP_COLD ? bring_in(r, g, err) : EM_OK;
     if (!st && u->state == EM_GROUP_LOADING && !r->counts_only) {
         st = d->queue_wait(d, EM_QUEUE_COMPUTE, u->ready, err);
         em_group_place(g, (char *)r->base + u->offset_bytes);
@@ -333,9 +385,7 @@ em_status em_residency_pin(em_residency *r, em_group *g, em_err *err)
     if (st) return st;
     u->state = EM_GROUP_PINNED;
     u->pins++;
-    st = prefetch(r, err);
-    assert(em_residency_sound(r));
-    return st;
+    return prefetch(r, err);
 }
 
 bool em_residency_hold(em_residency *r, em_group *g)
@@ -349,11 +399,23 @@ bool em_residency_hold(em_residency *r, em_group *g)
     return true;
 }
 
-static size_t index_of(const em_residency *r, const em_group *g)
+/* Where bytes are on their way COMPUTE takes the time, so that what it lacks work for shows, be it
+ * for a copy or for a host that reads before it goes on. */
+em_status em_residency_pin(em_residency *r, em_group *g, em_err *err)
 {
-    size_t i = 0;
-    while (r->stored[i] != g) i++;
-    return i;
+    em_group_use *u = use_of(r, g);
+    em_status st = EM_OK;
+    greet(r, g);
+    record(r, g, true);
+    look_ahead(r, g, u);
+    bool moves = u->state == EM_GROUP_COLD || u->state == EM_GROUP_LOADING;
+    if (moves) st = em_stopwatch_begin(r->waits, err);
+    size_t copied = r->copied_bytes;
+    if (!st) st = bring_both(r, g, err);
+    if (!st && moves) st = em_stopwatch_end(r->waits, err);
+    if (!st && (moves || r->copied_bytes > copied)) read_ahead(r);
+    assert(em_residency_sound(r));
+    return st;
 }
 
 em_status em_residency_unpin(em_residency *r, em_group *g, em_err *err)
@@ -411,6 +473,17 @@ void em_residency_count_anew(em_residency *r)
     r->store_peak_bytes = top ? use_of(r, r->stored[n - 1])->offset_bytes + top->image_bytes : 0;
     r->source_peak_bytes = r->copied_bytes = r->packed_bytes = 0;
     r->packed_ms = 0;
+    if (r->copies) r->copies->ms = r->waits->ms = 0;
+}
+
+bool em_residency_clock(em_residency *r, double *copy_ms, double *wait_ms)
+{
+    em_err err = {0};
+    if (!r->copies) return false;
+    if (em_stopwatch_read(r->copies, &err) || em_stopwatch_read(r->waits, &err)) return false;
+    *copy_ms = r->copies->ms;
+    *wait_ms = r->waits->ms;
+    return true;
 }
 
 /* ---- ahead of a run -------------------------------------------------------------------------- */
@@ -439,6 +512,24 @@ static em_status open_images(em_residency *r, size_t size_bytes, em_err *err)
     return st;
 }
 
+static em_status open_clock(em_residency *r, em_err *err)
+{
+    em_device *d = device_of(r);
+    if (r->copies) return EM_OK;
+    em_status st = em_stopwatch_open(&r->waits, d, EM_QUEUE_COMPUTE, err);
+    if (!st) st = em_stopwatch_open(&r->copies, d, EM_QUEUE_COPY, err);
+    if (st) em_stopwatch_close(&r->waits);
+    return st;
+}
+
+/* Groups that older traces left behind are needed when this one says, or never. */
+static void forget_older(em_residency *r, const em_trace *t)
+{
+    for (size_t i = 0; i < r->known_count; i++) use_of(r, r->known[i])->next_use = SIZE_MAX;
+    for (size_t i = t->count; i-- > 0;)
+        if (t->step[i].pin) use_of(r, t->step[i].group)->next_use = i;
+}
+
 em_status em_residency_prepare(em_residency *r, const em_trace *t, size_t image_bytes,
                                bool *images_failed, em_err *err)
 {
@@ -450,11 +541,13 @@ em_status em_residency_prepare(em_residency *r, const em_trace *t, size_t image_
         st = meet(r, t->step[i].group, err);
         moves = moves || !t->step[i].group->in_place;
     }
+    if (!st) forget_older(r, t);
     if (!st &&
         !em_array_grow((void **)&r->stored, &r->stored_cap, 0, r->known_count, sizeof *r->stored))
         st = em_fail(err, EM_NOMEM, "no memory to place weights");
     if (st || device_of(r)->host_addressable) return st;
     if (moves) st = open_ring(r, err);
+    if (!st && moves) st = open_clock(r, err);
     if (st || !image_bytes) return st;
     st = open_images(r, image_bytes, err);
     *images_failed = st != EM_OK;
@@ -493,6 +586,8 @@ void em_residency_close(em_residency *r)
 {
     em_device *d = device_of(r);
     em_staging_close(&r->staging);
+    em_stopwatch_close(&r->copies);
+    em_stopwatch_close(&r->waits);
     if (!r->counts_only) close_images(r);
     for (size_t i = 0; i < r->known_count; i++) {
         em_group *g = r->known[i];

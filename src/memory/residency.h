@@ -25,6 +25,7 @@
 #include "memory/group.h"
 
 typedef struct em_staging em_staging;
+typedef struct em_stopwatch em_stopwatch;
 
 /* Pins and unpins in the order of a request; `next` of a pin is the position of the same group's
  * next one. */
@@ -69,18 +70,22 @@ typedef struct em_residency {
     void *images;        /* owned: host memory that the device can read, for packed groups */
     size_t images_bytes; /* its size; in a plan: the size that it would have */
     em_event *moved;     /* owned: what COMPUTE had been given when the store moved */
-    size_t cursor;       /* in follow: behind the last pin */
-    size_t clock;        /* counts pins, for the least recently used without a trace */
+    /* Owned; NULL on a device without a clock. Of each copy's time on COPY; and of the time for
+     * which COMPUTE stood still in a pin: until the copy that it needs was done, and while the host
+     * read files in it. */
+    em_stopwatch *copies, *waits;
+    size_t cursor; /* in follow: behind the last pin */
+    size_t clock;  /* counts pins, for the least recently used without a trace */
 
     /* Counted since em_residency_count_anew, for whoever asks. */
     size_t resident_bytes, peak_bytes;      /* of WARM and PINNED groups, wherever they are */
     size_t mapped_bytes, mapped_peak_bytes; /* of them, those used where the file has them */
     size_t store_peak_bytes;                /* the highest end of a group in the store */
-    size_t source_peak_bytes; /* of the largest group that was converted or packed on the host */
-    size_t image_bytes;       /* in images now */
-    size_t copied_bytes;      /* into the store */
-    size_t packed_bytes;      /* of them, those that the host read from files, not from an image */
-    double packed_ms;         /* the time that took */
+    size_t source_peak_bytes;               /* of the largest group's sources that no file has */
+    size_t image_bytes;                     /* in images now */
+    size_t copied_bytes;                    /* into the store */
+    size_t packed_bytes; /* of them, those that the host read from files, not from an image */
+    double packed_ms;    /* the time that took */
 } em_residency;
 
 /* Takes all that following the trace will need besides the store: events, lists, the ring, and an
@@ -94,6 +99,10 @@ em_status em_residency_prepare(em_residency *r, const em_trace *t, size_t image_
 void em_residency_drop_mapped(em_residency *r);
 /* Peaks start from what is there now, sums from zero. */
 void em_residency_count_anew(em_residency *r);
+/* By the device's clock, since then: how long its copies took, and for how long it computed nothing
+ * because weights were not there yet. Of what is over by now; the rest counts in the next reading.
+ * False, and both untouched, where there is no clock. */
+bool em_residency_clock(em_residency *r, double *copy_ms, double *wait_ms);
 /* True while every invariant of states, pins, offsets and counters holds: for asserts. */
 bool em_residency_sound(const em_residency *r);
 

@@ -2,15 +2,29 @@
 
 #include "base/alloc.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
+
+enum { LANE_BUFFERS = EM_STAGING_BUFFERS / EM_STAGING_LANES };
+
+/* What one thread fills, in turns. */
+typedef struct lane {
+    em_event *free[LANE_BUFFERS]; /* the device has read what was in the buffer */
+    unsigned turn;
+} lane;
+
 struct em_staging {
     em_device *device;
-    struct {
-        void *data;
-        em_event *free; /* the device has read what was in it */
-    } buffer[EM_STAGING_BUFFERS];
+    char *data; /* all buffers, a lane's side by side */
     size_t buffer_bytes;
-    unsigned turn;
+    lane lanes[EM_STAGING_LANES];
+    pthread_mutex_t queue; /* of who gives COPY something: a copy and its events stay together */
 };
+
+static size_t data_bytes(const em_staging *s)
+{
+    return EM_STAGING_BUFFERS * s->buffer_bytes;
+}
 
 em_status em_staging_open(em_staging **out, em_device *device, size_t buffer_bytes, em_err *err)
 {
@@ -18,11 +32,12 @@ em_status em_staging_open(em_staging **out, em_device *device, size_t buffer_byt
     if (!s) return em_fail(err, EM_NOMEM, "no memory for a ring of buffers");
     s->device = device;
     s->buffer_bytes = buffer_bytes;
-    em_status st = EM_OK;
-    for (int i = 0; !st && i < EM_STAGING_BUFFERS; i++) {
-        st = device->host_alloc(device, &s->buffer[i].data, buffer_bytes, err);
-        if (!st) st = device->event_create(device, &s->buffer[i].free, err);
-    }
+    pthread_mutex_init(&s->queue, NULL);
+    void *data = NULL;
+    em_status st = device->host_alloc(device, &data, data_bytes(s), err);
+    s->data = data;
+    for (int i = 0; !st && i < EM_STAGING_BUFFERS; i++)
+        st = device->event_create(device, &s->lanes[i / LANE_BUFFERS].free[i % LANE_BUFFERS], err);
     if (st)
         em_staging_close(&s);
     else
@@ -34,29 +49,75 @@ void em_staging_close(em_staging **staging)
 {
     em_staging *s = *staging;
     if (!s) return;
+    em_device *d = s->device;
     for (int i = 0; i < EM_STAGING_BUFFERS; i++) {
-        em_device *d = s->device;
+        em_event *free = s->lanes[i / LANE_BUFFERS].free[i % LANE_BUFFERS];
         em_err ignored = {0};
-        d->event_sync(d, s->buffer[i].free, &ignored);
-        d->event_destroy(d, s->buffer[i].free);
-        if (s->buffer[i].data) d->host_free(d, s->buffer[i].data, s->buffer_bytes);
+        d->event_sync(d, free, &ignored);
+        d->event_destroy(d, free);
     }
+    if (s->data) d->host_free(d, s->data, data_bytes(s));
+    pthread_mutex_destroy(&s->queue);
     em_free(s);
     *staging = NULL;
 }
 
-em_status em_staging_send(em_staging *s, const em_group *g, void *dst, em_pool *pool, em_err *err)
+/* ---- sending --------------------------------------------------------------------------------- */
+
+typedef struct sending {
+    em_staging *staging;
+    const em_group *group;
+    char *dst;
+    em_stopwatch *clock;
+    atomic_size_t next; /* byte of the image that nobody has taken yet */
+    atomic_bool failed; /* … with what is in err, the first one's */
+    em_err err;
+} sending;
+
+/* With the queue's lock. */
+static em_status queue_copy(sending *t, size_t at, const char *from, size_t size_bytes,
+                            em_event *free, em_err *err)
 {
-    em_device *d = s->device;
-    em_status st = EM_OK;
-    for (size_t at = 0; !st && at < g->image_bytes; at += s->buffer_bytes) {
-        size_t n = g->image_bytes - at < s->buffer_bytes ? g->image_bytes - at : s->buffer_bytes;
-        unsigned i = s->turn++ % EM_STAGING_BUFFERS;
-        st = d->event_sync(d, s->buffer[i].free, err);
-        if (st) break;
-        em_group_write(g, s->buffer[i].data, at, n, pool);
-        st = d->copy_async(d, (char *)dst + at, s->buffer[i].data, n, err);
-        if (!st) st = d->event_record(d, s->buffer[i].free, EM_QUEUE_COPY, err);
-    }
+    em_device *d = t->staging->device;
+    em_status st = em_stopwatch_begin(t->clock, err);
+    if (!st) st = d->copy_async(d, t->dst + at, from, size_bytes, err);
+    if (!st) st = d->event_record(d, free, EM_QUEUE_COPY, err);
+    return st ? st : em_stopwatch_end(t->clock, err);
+}
+
+static em_status send_piece(sending *t, int i, size_t at, em_err *err)
+{
+    em_staging *s = t->staging;
+    lane *l = &s->lanes[i];
+    size_t left = t->group->image_bytes - at, n = left < s->buffer_bytes ? left : s->buffer_bytes;
+    int b = (int)(l->turn++ % LANE_BUFFERS);
+    char *buffer = s->data + (size_t)(i * LANE_BUFFERS + b) * s->buffer_bytes;
+    em_status st = s->device->event_sync(s->device, l->free[b], err);
+    if (!st) st = em_group_write(t->group, buffer, at, n, err);
+    if (st) return st;
+    pthread_mutex_lock(&s->queue);
+    st = queue_copy(t, at, buffer, n, l->free[b], err);
+    pthread_mutex_unlock(&s->queue);
     return st;
+}
+
+/* Lanes that start when everything is taken find nothing to do: there may be more than threads. */
+static void run_lane(void *arg, size_t i, int worker)
+{
+    sending *t = arg;
+    size_t step = t->staging->buffer_bytes;
+    (void)worker;
+    for (size_t at; !atomic_load(&t->failed) &&
+                    (at = atomic_fetch_add(&t->next, step)) < t->group->image_bytes;) {
+        em_err err = {0};
+        if (send_piece(t, (int)i, at, &err) && !atomic_exchange(&t->failed, true)) t->err = err;
+    }
+}
+
+em_status em_staging_send(em_staging *s, const em_group *g, void *dst, em_pool *pool,
+                          em_stopwatch *clock, em_err *err)
+{
+    sending t = {.staging = s, .group = g, .dst = dst, .clock = clock};
+    em_parallel(pool, EM_STAGING_LANES, run_lane, &t);
+    return t.err.code ? em_fail(err, t.err.code, "%s", t.err.msg) : EM_OK;
 }

@@ -1,21 +1,34 @@
-/* A ring of buffers between mapped files and a device: while one is copied by the device, the next
- * is filled by the host. Bounded, allocated once. */
+/* A ring of page-locked buffers between files and a device. The pool's threads fill as many at once
+ * as they are, each its own, and queue the copy of each as soon as it is full: nobody waits for
+ * anybody, the device copies while others read. Bounded, allocated once.
+ *
+ *     lane 0   | read 0 | read 3 (while 0 is copied) | wait: 0 was copied | read 5 | …
+ *     lane 1    | read 1 | read 4 | …
+ *     lane 2   | read 2 |
+ *     COPY              | 0 | 1 | 2 | 3 | …                  one after the other, in any order */
 #ifndef EM_MEMORY_STAGING_H
 #define EM_MEMORY_STAGING_H
 
 #include "memory/group.h"
+#include "memory/stopwatch.h"
 
 typedef struct em_staging em_staging;
 
-/* Each of EM_STAGING_BUFFERS is as large as is asked for: from the least, one step of
- * em_group_write, to EM_STAGING_BYTES, which hides the calls. */
-enum { EM_STAGING_BUFFERS = 3, EM_STAGING_BYTES = 32 << 20, EM_STAGING_LEAST_BYTES = 1 << 20 };
+/* Each of EM_STAGING_BUFFERS is as large as is asked for: from the least to EM_STAGING_BYTES, which
+ * hides the calls and is still small beside a group, whose last buffers leave threads idle. */
+enum {
+    EM_STAGING_LANES = 24, /* threads that read at once, at most */
+    EM_STAGING_BUFFERS = 2 * EM_STAGING_LANES,
+    EM_STAGING_BYTES = 2 << 20,
+    EM_STAGING_LEAST_BYTES = 64 << 10
+};
 
 /* buffer_bytes is a multiple of EM_IMAGE_ALIGN. */
 em_status em_staging_open(em_staging **out, em_device *device, size_t buffer_bytes, em_err *err);
 void em_staging_close(em_staging **s); /* NULL inside is allowed */
-/* Queues the copy of a group's image to dst (device memory); returns when the file's pages are not
- * needed any more. */
-em_status em_staging_send(em_staging *s, const em_group *g, void *dst, em_pool *pool, em_err *err);
+/* Queues the copy of a group's image to dst (device memory), each copy a lap of `clock` (NULL:
+ * none); returns when the file is not needed any more. */
+em_status em_staging_send(em_staging *s, const em_group *g, void *dst, em_pool *pool,
+                          em_stopwatch *clock, em_err *err);
 
 #endif

@@ -154,7 +154,7 @@ static void list_missing(em_binder *b, const em_bind_item *it)
 static void bind_tensor(em_binder *b, const em_bind *row, const em_ckpt_tensor *t, em_tensor *slot)
 {
     *slot = em_tensor_of((void *)(uintptr_t)t->data, t->dtype, t->dim, t->ndim);
-    if (b->group && !em_group_add(b->group, slot)) {
+    if (b->group && !em_group_add(b->group, slot, &t->place)) {
         em_fail(&b->first, EM_NOMEM, "no memory to bind %s", row->name);
         b->ended = true;
     }

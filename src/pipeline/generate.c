@@ -98,6 +98,15 @@ static em_status take_memory(em_job *j, em_memory_kind *failed, em_err *err)
     return st;
 }
 
+/* A block that an earlier request needed larger leaves more to weights: what that one used and this
+ * one does not (an encoder whose output is known by now) need not make room for what stays. */
+static void use_whole_block(em_job *j)
+{
+    j->block_held_bytes = j->engine->block.size_bytes;
+    for (int s = 0; j->block_held_bytes > j->policy.block_bytes && s < EM_STAGE_COUNT; s++)
+        j->need[s].weights_bytes = em_budget_room(&j->need[s], j->block_held_bytes);
+}
+
 static em_status compute(em_job *j, em_memory_kind *failed, em_err *err)
 {
     em_engine *e = j->engine;
@@ -112,9 +121,10 @@ static em_status compute(em_job *j, em_memory_kind *failed, em_err *err)
     j->run = em_engine_run(e);
     j->run.arena = e->block;
     j->run.cut = j->policy.cut;
-    j->block_held_bytes = e->block.size_bytes;
+    use_whole_block(j);
     j->result.forwards = j->result.forwards_replayed = 0;
     j->result.color_ms = 0;
+    j->result.driver_bytes = 0;
     j->result.weight_bytes = j->result.mapped_bytes = j->result.copied_bytes = 0;
     method(j);
     j->result.scratch_bytes = j->run.arena.peak_bytes;
@@ -184,6 +194,17 @@ em_status em_generate(em_engine *engine, const em_picture *image, const em_sound
 
 /* ---- stages, seen from outside --------------------------------------------------------------- */
 
+static void sample_memory(em_job *j)
+{
+    em_device *d = j->engine->ops->device;
+    uint64_t total = 0, free = 0;
+    if (j->run.plans) return;
+    em_memory_report_sample(&j->engine->report, j);
+    if (d->host_addressable) return;
+    d->memory_info(d, &total, &free);
+    if (total - free > j->result.driver_bytes) j->result.driver_bytes = total - free;
+}
+
 void em_job_stage(em_job *j, em_stage stage, int total)
 {
     em_run *r = &j->run;
@@ -208,7 +229,7 @@ void em_job_stage(em_job *j, em_stage stage, int total)
 /* Arithmetic done so far and its pace forecast the rest; a plan told how much there is. */
 void em_job_progress(em_job *j, int done, int total)
 {
-    if (!j->run.plans) em_memory_report_sample(&j->engine->report, j);
+    sample_memory(j);
     if (j->run.plans || j->run.err.code || !j->sink->progress || done == j->reported) return;
     em_run_sync(&j->run);
     j->reported = done;
@@ -222,17 +243,26 @@ void em_job_progress(em_job *j, int done, int total)
     j->sink->progress(j->sink->user, &p);
 }
 
+/* The CPU reads and converts itself; a device without a clock does not tell. */
+static void account_copies(em_residency *w, em_stage_report *s)
+{
+    bool host = !w->device || w->device->host_addressable;
+    s->packed_ms = w->packed_ms;
+    s->copy_ms = s->copy_waited_ms = host ? w->packed_ms : -1;
+    if (!host) em_residency_clock(w, &s->copy_ms, &s->copy_waited_ms);
+}
+
 /* What the stage's weights did, into the stage and into the whole. */
 static void account(em_job *j, em_stage_report *s)
 {
-    const em_residency *w = j->run.residency;
+    em_residency *w = j->run.residency;
     em_result *r = &j->result;
     em_process_memory m = em_process_memory_now();
     s->weights_bytes = w->store_peak_bytes;
     s->mapped_bytes = w->mapped_peak_bytes;
     s->copied_bytes = w->copied_bytes;
     s->packed_bytes = w->packed_bytes;
-    s->packed_ms = w->packed_ms;
+    account_copies(w, s);
     s->rss_bytes = m.rss_peak_bytes > j->stage_start_peak ? m.rss_peak_bytes : m.rss_bytes;
     if (w->peak_bytes > r->weight_bytes) r->weight_bytes = w->peak_bytes;
     if (w->mapped_peak_bytes > r->mapped_bytes) r->mapped_bytes = w->mapped_peak_bytes;

@@ -75,17 +75,24 @@ static json_t *seconds(double ms, bool known)
     return known ? json_real(ms / 1000) : json_null();
 }
 
-/* Without its own clock a device does not tell how much of its copies was hidden. On the CPU all
- * of them are the program's own work, and none is. */
-static json_t *describe_measured(const em_memory_report *r, const em_stage_report *s)
+static json_t *bytes(uint64_t n, bool known)
 {
+    return known ? json_integer((json_int_t)n) : json_null();
+}
+
+/* A device waits for its copies, and for a host that reads files before it goes on; what is longer
+ * than the copies hid nothing of them. */
+static json_t *describe_measured(const em_stage_report *s)
+{
+    bool known = s->copy_ms >= 0;
+    double hidden = s->copy_ms > s->copy_waited_ms ? s->copy_ms - s->copy_waited_ms : 0;
     return json_pack("{s:f, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o}", "seconds", s->ms / 1000,
                      "scratch_bytes", (json_int_t)s->scratch_bytes, "weights_bytes",
                      (json_int_t)s->weights_bytes, "mapped_bytes", (json_int_t)s->mapped_bytes,
                      "copied_bytes", (json_int_t)s->copied_bytes, "packed_bytes",
                      (json_int_t)s->packed_bytes, "host_rss_bytes", (json_int_t)s->rss_bytes,
-                     "copy_hidden_seconds", seconds(0, r->host), "copy_not_hidden_seconds",
-                     seconds(s->packed_ms, r->host));
+                     "copy_hidden_seconds", seconds(hidden, known), "copy_not_hidden_seconds",
+                     seconds(s->copy_waited_ms, known));
 }
 
 static json_t *describe_planned(const em_stage_report *s)
@@ -98,7 +105,7 @@ static json_t *describe_planned(const em_stage_report *s)
                      (json_int_t)s->store_bytes);
 }
 
-static json_t *describe_stages(const em_memory_report *r, const em_memory_job *j)
+static json_t *describe_stages(const em_memory_job *j)
 {
     json_t *all = json_object();
     bool ok = all != NULL;
@@ -106,7 +113,7 @@ static json_t *describe_stages(const em_memory_report *r, const em_memory_job *j
         ok = !json_object_set_new(all, em_stage_name((em_stage)s),
                                   json_pack("{s:o, s:o}", "planned",
                                             describe_planned(&j->plan.stage[s]), "measured",
-                                            describe_measured(r, &j->real.stage[s])));
+                                            describe_measured(&j->real.stage[s])));
     if (ok) return all;
     json_decref(all);
     return NULL;
@@ -132,15 +139,18 @@ static json_t *describe_job(const em_memory_report *r, const em_memory_job *j)
     const em_result *p = &j->plan;
     uint64_t beyond = j->block_bytes > p->device_bytes ? j->block_bytes - p->device_bytes : 0;
     return json_pack(
-        "{s:i, s:i, s:i, s:s, s:s?, s:i, s:i, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:o}",
+        "{s:i, s:i, s:i, s:s, s:s?, s:i, s:i, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:o, "
+        "s:o, s:o}",
         "width", p->width, "height", p->height, "frames", p->frames, "policy", p->policy,
         "step_down", j->real.step_down[0] ? j->real.step_down : NULL, "forwards", j->real.forwards,
         "forwards_replayed", j->real.forwards_replayed, "narrower_by", p->width_rung, "block_bytes",
         (json_int_t)p->device_bytes, "fragmentation_bytes", (json_int_t)beyond, "pinned_bytes",
         (json_int_t)p->pinned_bytes, "smallest_block_bytes", (json_int_t)p->smallest_bytes,
         "largest_block_bytes", (json_int_t)p->largest_bytes, "host_rss_peak_bytes",
-        (json_int_t)j->real.host_bytes, "planned", describe_whole(p, p->forecast_ms), "measured",
-        describe_whole(&j->real, real_ms(&j->real)), "stages", describe_stages(r, j));
+        (json_int_t)j->real.host_bytes, "driver_used_peak_bytes",
+        bytes(j->real.driver_bytes, !r->host), "context_bytes", bytes(p->context_bytes, !r->host),
+        "planned", describe_whole(p, p->forecast_ms), "measured",
+        describe_whole(&j->real, real_ms(&j->real)), "stages", describe_stages(j));
 }
 
 static json_t *describe(const em_memory_report *r)

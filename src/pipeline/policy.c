@@ -390,6 +390,7 @@ static void adopt(choice *c, candidate best)
     r->smallest_ram_budget = c->room.smallest_ram;
     r->width_rung = best.width;
     r->device_bytes = best.block_bytes;
+    r->context_bytes = c->engine->ops->device->context_bytes;
     r->weight_bytes = b->resident_bytes;
     r->mapped_bytes = b->mapped_bytes;
     r->copied_bytes = b->copied_bytes;

@@ -25,7 +25,7 @@ bool em_rates_measured(const em_rates *r)
     return r->measured[EM_STAGE_DENOISE];
 }
 
-/* ---- the file: {KEY: {STAGE: FLOP/ms, …, "pack": bytes/ms}, …} ------------------------------- */
+/* ---- the file: {KEY: {STAGE: FLOP/ms, …, "pack": bytes/ms, "copy": bytes/ms}, …} ------------- */
 
 static void read_file(em_rates *r, json_t *doc)
 {
@@ -39,6 +39,7 @@ static void read_file(em_rates *r, json_t *doc)
         r->measured[s] = true;
     }
     if (mine) em_json_get_double(&r->pack_bytes_per_ms, mine, "pack", 1, 1e15, r->path, &err);
+    if (mine) em_json_get_double(&r->copy_bytes_per_ms, mine, "copy", 1, 1e15, r->path, &err);
     if (err.code) em_logf(r->log, EM_LOG_DEBUG, "%s", err.msg);
 }
 
@@ -51,6 +52,7 @@ static json_t *describe(const em_rates *r)
             ok = !json_object_set_new(mine, em_stage_name((em_stage)s),
                                       json_real(r->flops_per_ms[s]));
     if (ok) ok = !json_object_set_new(mine, "pack", json_real(r->pack_bytes_per_ms));
+    if (ok && r->overlaps) ok = !json_object_set_new(mine, "copy", json_real(r->copy_bytes_per_ms));
     if (ok) return mine;
     json_decref(mine);
     return NULL;
@@ -119,18 +121,21 @@ void em_rates_close(em_rates *r)
 
 void em_rates_learn(em_rates *r, const em_result *result)
 {
-    uint64_t packed = 0;
-    double packed_ms = 0;
+    uint64_t packed = 0, copied = 0;
+    double packed_ms = 0, copy_ms = 0;
     for (int s = 0; s < EM_STAGE_COUNT; s++) {
         const em_stage_report *g = &result->stage[s];
         double ms = r->overlaps ? g->ms : g->ms - g->packed_ms;
         packed += g->packed_bytes;
         packed_ms += g->packed_ms;
+        copied += g->copied_bytes;
+        copy_ms += g->copy_ms;
         if (ms < LEAST_MS || g->flops <= 0) continue;
         r->flops_per_ms[s] = g->flops / ms; /* a product's own cost is in it from here on */
         r->measured[s] = true;
     }
     if (packed_ms >= LEAST_MS) r->pack_bytes_per_ms = (double)packed / packed_ms;
+    if (r->overlaps && copy_ms >= LEAST_MS) r->copy_bytes_per_ms = (double)copied / copy_ms;
     if (r->path) write_file(r);
 }
 

@@ -17,7 +17,7 @@ typedef struct em_rates {
     bool measured[EM_STAGE_COUNT];
     double product_ms;        /* a matrix product's own cost */
     double pack_bytes_per_ms; /* files to a store or a ring, by the host */
-    double copy_bytes_per_ms; /* page-locked memory to the device: assumed */
+    double copy_bytes_per_ms; /* page-locked memory to the device */
     bool overlaps;            /* the device copies while it computes */
 } em_rates;
 

@@ -69,6 +69,23 @@ em_status far_refuse(const char *what, em_err *err)
     return em_fail(err, EM_DEVICE, "%s: the bytes are not in memory of the device 'far'", what);
 }
 
+/* What the clocks of the queues say, in ms. Made up: a copy takes a nanosecond a byte, every
+ * operand of an op a microsecond, and who waits goes on when what he waits for is over. */
+static double clock_ms[2];
+enum { NS_A_MS = 1000000, OPERANDS_A_MS = 1000 };
+static pthread_mutex_t queue =
+    PTHREAD_MUTEX_INITIALIZER; /* guards them, and the copies under way */
+
+static em_status perform(em_run *r, const far_call *c)
+{
+    int operands = 0;
+    for (size_t i = 0; i < sizeof c->t / sizeof *c->t; i++) operands += c->t[i].data != NULL;
+    pthread_mutex_lock(&queue);
+    clock_ms[EM_QUEUE_COMPUTE] += (double)operands / OPERANDS_A_MS;
+    pthread_mutex_unlock(&queue);
+    return c->run(r, c);
+}
+
 /* ---- graphs ---------------------------------------------------------------------------------- */
 
 /* Of the run what kernels look at; a graph that was launched is not cancelled. */
@@ -79,7 +96,7 @@ struct em_graph {
     bool broken;
 };
 
-static em_graph *capture; /* under way; NULL: ops are done at once */
+static _Thread_local em_graph *capture; /* under way; NULL: ops are done at once */
 
 static struct {
     int count, fail_at;
@@ -112,7 +129,7 @@ em_status far_uncapturable(const char *what, em_err *err)
 em_status far_enqueue(em_run *r, const far_call *c)
 {
     em_graph *g = capture;
-    if (!g) return c->run(r, c);
+    if (!g) return perform(r, c);
     em_status st = step(FAR_CAPTURED_OP, &r->err);
     if (st) return st;
     if (g->count == g->cap) {
@@ -164,7 +181,7 @@ static em_status far_graph_launch(em_device *d, em_graph *g, em_err *err)
     em_status st = far_uncapturable("a graph", err);
     if (!st) st = step(FAR_LAUNCH, err);
     em_run again = g->run;
-    for (size_t i = 0; !st && i < g->count; i++) st = g->call[i].run(&again, &g->call[i]);
+    for (size_t i = 0; !st && i < g->count; i++) st = perform(&again, &g->call[i]);
     return st;
 }
 
@@ -210,12 +227,13 @@ typedef struct late_copy {
 
 struct em_event {
     uint64_t copies; /* that were asked for when it was recorded on COPY */
+    double ms;       /* of its queue's clock then */
 };
 
 static late_copy *first, **last = &first;
-static uint64_t asked, copied;
+static uint64_t asked, copied; /* guarded by `queue` */
 
-/* The first `count` copies that were ever asked for. */
+/* The first `count` copies that were ever asked for. With the lock. */
 static void catch_up(uint64_t count)
 {
     while (copied < count && first) {
@@ -238,9 +256,12 @@ static em_status far_copy_async(em_device *d, void *dst, const void *host_src, s
     if (!c) return em_fail(err, EM_NOMEM, "no memory for a copy");
     *c = (late_copy){.to = to, .from = host_src, .size_bytes = size_bytes};
     memset(to, 0xFF, size_bytes);
+    pthread_mutex_lock(&queue);
     *last = c;
     last = &c->next;
     asked++;
+    clock_ms[EM_QUEUE_COPY] += (double)size_bytes / NS_A_MS;
+    pthread_mutex_unlock(&queue);
     return EM_OK;
 }
 
@@ -263,22 +284,42 @@ static em_status far_event_record(em_device *d, em_event *e, em_queue q, em_err 
 {
     (void)d;
     em_status st = q == EM_QUEUE_COMPUTE ? far_uncapturable("recording an event", err) : EM_OK;
-    if (!st) e->copies = q == EM_QUEUE_COPY ? asked : 0;
-    return st;
+    if (st) return st;
+    pthread_mutex_lock(&queue);
+    e->copies = q == EM_QUEUE_COPY ? asked : 0;
+    e->ms = clock_ms[q];
+    pthread_mutex_unlock(&queue);
+    return EM_OK;
 }
 
 static em_status far_queue_wait(em_device *d, em_queue q, em_event *e, em_err *err)
 {
     (void)d;
     em_status st = q == EM_QUEUE_COMPUTE ? far_uncapturable("waiting for an event", err) : EM_OK;
-    if (!st && q == EM_QUEUE_COMPUTE) catch_up(e->copies);
-    return st;
+    if (st) return st;
+    pthread_mutex_lock(&queue);
+    if (q == EM_QUEUE_COMPUTE) catch_up(e->copies);
+    if (clock_ms[q] < e->ms) clock_ms[q] = e->ms;
+    pthread_mutex_unlock(&queue);
+    return EM_OK;
 }
 
 static em_status far_event_sync(em_device *d, em_event *e, em_err *err)
 {
     (void)d, (void)err;
+    pthread_mutex_lock(&queue);
     if (e) catch_up(e->copies);
+    pthread_mutex_unlock(&queue);
+    return EM_OK;
+}
+
+static em_status far_event_elapsed(em_device *d, em_event *from, em_event *to, double *ms,
+                                   em_err *err)
+{
+    (void)d, (void)err;
+    pthread_mutex_lock(&queue);
+    *ms = copied < to->copies ? -1 : to->ms - from->ms;
+    pthread_mutex_unlock(&queue);
     return EM_OK;
 }
 
@@ -306,7 +347,9 @@ static void far_free(em_device *d, void *far, size_t size_bytes)
 {
     (void)d;
     if (!far) return;
+    pthread_mutex_lock(&queue);
     catch_up(asked);
+    pthread_mutex_unlock(&queue);
     pthread_mutex_lock(&lock);
     block **at = &blocks;
     while (*at && (*at)->real + (*at)->size_bytes != far) at = &(*at)->next;
@@ -335,6 +378,8 @@ em_device far_device = {
     .event_record = far_event_record,
     .queue_wait = far_queue_wait,
     .event_sync = far_event_sync,
+    .event_create_timed = far_event_create,
+    .event_elapsed = far_event_elapsed,
     .capture_begin = far_capture_begin,
     .capture_end = far_capture_end,
     .graph_launch = far_graph_launch,

@@ -54,6 +54,18 @@ static void finds(void **state)
     em_ckpt_close(&c);
 }
 
+/* What its place holds is what its pointer shows; a copy has no place. */
+static void assert_place(const em_ckpt_tensor *t, bool copied)
+{
+    char bytes[64];
+    assert_true(t->size_bytes <= sizeof bytes);
+    assert_true(copied == (t->place.path == NULL));
+    if (copied) return;
+    assert_string_equal(t->place.path, t->file);
+    assert_ok(em_file_read_at(bytes, t->size_bytes, &t->place, &err), err);
+    assert_memory_equal(bytes, t->data, t->size_bytes);
+}
+
 static void later_file_wins(void **state)
 {
     em_ckpt *c = NULL;
@@ -68,6 +80,7 @@ static void later_file_wins(void **state)
     assert_true(value(c, "a") == 11 && value(c, "b") == 21 && value(c, "c") == 10 &&
                 value(c, "d") == 20);
     assert_string_equal(em_ckpt_find(c, "b")->file, flash);
+    for (size_t i = 0; i < em_ckpt_count(c); i++) assert_place(em_ckpt_at(c, i), false);
     assert_string_equal(em_ckpt_find(c, "a")->file, base);
     for (size_t i = 1; i < 4; i++) {
         assert_true(strcmp(em_ckpt_at(c, i - 1)->name, em_ckpt_at(c, i)->name) < 0);
@@ -123,6 +136,7 @@ static void aligns(void **state)
     const em_ckpt_tensor *b = em_ckpt_find(c, "b");
     assert_int_equal((uintptr_t)b->data % sizeof(float), 0);
     assert_memory_equal(b->data, ((float[]){21, -3}), 8);
+    assert_place(b, true);
     em_ckpt_close(&c);
 }
 
@@ -190,6 +204,8 @@ static void torch_files(void **state)
     const em_ckpt_tensor *t = em_ckpt_find(c, "t");
     assert_int_equal(t->ndim, 2);
     assert_memory_equal(t->data, ((float[]){1, 3, 2, 4}), 16);
+    for (size_t i = 0; i < em_ckpt_count(c); i++)
+        assert_place(em_ckpt_at(c, i), em_ckpt_at(c, i) == t); /* it is transposed */
     em_ckpt_close(&c);
 }
 

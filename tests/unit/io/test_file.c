@@ -26,6 +26,35 @@ static void maps(void **state)
     em_map_close(NULL);
 }
 
+/* Bytes of a file without its map: the same ones, or a sentence. */
+static void reads_at_places(void **state)
+{
+    em_map map = {0};
+    char back[8] = "";
+    const char *path = tmpdir_text(state, "a", "hello, world");
+    assert_ok(em_file_map(&map, path, false, &err), err);
+    const char *data = map.data;
+    em_file_place p = em_map_place(&map, data + 7, 5, path);
+    assert_string_equal(p.path, path);
+    assert_ok(em_file_read_at(back, 5, &p, &err), err);
+    assert_string_equal(back, "world");
+    em_file_fetch(&p, 5);
+    assert_non_null(em_map_place(&map, data + 12, 0, path).path);
+    assert_null(em_map_place(&map, data + 8, 5, path).path); /* a byte too far */
+    assert_null(em_map_place(&map, back, 5, path).path);
+    assert_null(em_map_place(&map, data - 1, 5, path).path);
+    assert_null(em_map_place(&(em_map){0}, NULL, 0, path).path);
+
+    assert_int_equal(truncate(path, 10), 0);
+    assert_int_equal(em_file_read_at(back, 5, &p, &err), EM_IO);
+    assert_non_null(strstr(err.msg, path));
+    assert_non_null(strstr(err.msg, "shorter"));
+    p.fd = -1;
+    assert_int_equal(em_file_read_at(back, 5, &p, &err), EM_IO);
+    assert_non_null(strstr(err.msg, "cannot read"));
+    em_map_close(&map);
+}
+
 static void map_refuses(void **state)
 {
     em_map map = {.size_bytes = 7};
@@ -328,6 +357,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         IN_TMPDIR(maps),
+        IN_TMPDIR(reads_at_places),
         IN_TMPDIR(map_refuses),
         IN_TMPDIR(drop_keeps_the_bytes),
         IN_TMPDIR(reads),

@@ -37,7 +37,7 @@ static int set_up(void **state)
     (void)state;
     for (int i = 0; i < GROUPS; i++) {
         slot[i] = em_tensor_of(values[i], EM_F32, EM_SHAPE(VALUES));
-        if (!em_group_add(&group[i], &slot[i])) return -1;
+        if (!em_group_add(&group[i], &slot[i], NULL)) return -1;
     }
     return 0;
 }

@@ -3,8 +3,10 @@
 #include "base/alloc.h"
 #include "io/file.h"
 
-#include "../test.h"
-#include "../tmpdir.h"
+#include "far/far.h"
+#include "ops/table.h"
+
+#include "weights_file.h"
 
 /* Two groups of one and two tensors: 100 and 60 bytes. */
 typedef struct weights {
@@ -32,9 +34,9 @@ static void fill(weights *w)
     w->a = em_tensor_of(floats, EM_F32, EM_SHAPE(5, 5));
     w->b = em_tensor_of(floats, EM_F32, EM_SHAPE(10));
     w->c = em_tensor_of(floats, EM_BF16, EM_SHAPE(10));
-    assert_true(em_group_add(&w->large, &w->a));
-    assert_true(em_group_add(&w->small, &w->b));
-    assert_true(em_group_add(&w->small, &w->c));
+    assert_true(em_group_add(&w->large, &w->a, NULL));
+    assert_true(em_group_add(&w->small, &w->b, NULL));
+    assert_true(em_group_add(&w->small, &w->c, NULL));
 }
 
 static void empty(weights *w)
@@ -54,7 +56,7 @@ static void groups_know_their_size(void **state)
     assert_ptr_equal(w.small.weight[1].slot, &w.c);
     em_alloc_fail_at(1, false);
     em_group none = {0};
-    assert_false(em_group_add(&none, &w.a));
+    assert_false(em_group_add(&none, &w.a, NULL));
     em_alloc_fail_at(0, false);
     assert_int_equal(none.size_bytes, 0);
     empty(&w);
@@ -176,8 +178,8 @@ static void dropped_pages_come_back(void **state)
     em_tensor first = em_tensor_of(data + 100, EM_U8, EM_SHAPE((int64_t)(20 * page))),
               second = em_tensor_of(data + 100 + 20 * page, EM_U8, EM_SHAPE((int64_t)(40 * page)));
     em_group g = {0};
-    assert_true(em_group_add(&g, &first));
-    assert_true(em_group_add(&g, &second));
+    assert_true(em_group_add(&g, &first, NULL));
+    assert_true(em_group_add(&g, &second, NULL));
     for (int drop = 0; drop < 2; drop++) {
         em_residency r = {.drop_unpinned = drop};
         for (int use = 0; use < 2; use++) {
@@ -212,7 +214,7 @@ static size_t image_bytes(void)
     float v[VALUES + 8] = {0};
     em_tensor w = em_tensor_of(v, EM_F32, EM_SHAPE(VALUES)),
               b = em_tensor_of(v, EM_F32, EM_SHAPE(8));
-    assert_true(em_group_add(&g, &w) && em_group_add(&g, &b));
+    assert_true(em_group_add(&g, &w, NULL) && em_group_add(&g, &b, NULL));
     em_group_settle(&g, EM_BF16, true);
     size_t n = g.image_bytes;
     em_group_close(&g);
@@ -227,7 +229,8 @@ static blocks *open_blocks(void)
         for (int k = 0; k < VALUES + 8; k++) m->value[i][k] = (float)(i + 1) + (float)k / 7000;
         m->w[i] = em_tensor_of(m->value[i], EM_F32, EM_SHAPE(VALUES));
         m->b[i] = em_tensor_of(m->value[i] + VALUES, EM_F32, EM_SHAPE(8));
-        assert_true(em_group_add(&m->group[i], &m->w[i]) && em_group_add(&m->group[i], &m->b[i]));
+        assert_true(em_group_add(&m->group[i], &m->w[i], NULL) &&
+                    em_group_add(&m->group[i], &m->b[i], NULL));
     }
     return m;
 }
@@ -400,6 +403,191 @@ static void preparing_takes_it_all(void **state)
     close_blocks(m);
 }
 
+/* The trace of a plan that uses these groups in this order, twice. */
+static void plan_trace(em_trace *t, blocks *m, const int *order, int n, unsigned serial)
+{
+    em_residency plan = {.dtype = EM_BF16,
+                         .counts_only = true,
+                         .serial = serial,
+                         .record = t,
+                         .capacity_bytes = SIZE_MAX};
+    for (int i = 0; i < 2 * n; i++) {
+        pin(&plan, &m->group[order[i % n]]);
+        unpin(&plan, &m->group[order[i % n]]);
+    }
+    em_residency_close(&plan);
+    em_trace_link(t);
+}
+
+/* A new request knows when it needs what an older one left, and what it does not need at all: that
+ * makes room. */
+static void a_new_trace_replaces_the_old(void **state)
+{
+    (void)state;
+    static const int first[] = {0, 1, 2}, second[] = {3, 0, 2};
+    blocks *m = open_blocks();
+    em_trace trace[2] = {{0}};
+    em_err err = {0};
+    bool images_failed;
+    size_t image = image_bytes();
+    void *store = aligned_alloc(256, 3 * image);
+    em_residency r = {.dtype = EM_BF16};
+    plan_trace(&trace[0], m, first, 3, 3);
+    plan_trace(&trace[1], m, second, 3, 4);
+    for (int k = 0; k < 2; k++) {
+        const int *order = k ? second : first;
+        assert_ok(em_residency_prepare(&r, &trace[k], 0, &images_failed, &err), err);
+        assert_ok(em_residency_set_store(&r, store, 3 * image, &err), err);
+        em_residency_count_anew(&r);
+        r.follow = &trace[k];
+        r.cursor = 0;
+        for (int i = 0; i < 6; i++) {
+            pin(&r, &m->group[order[i % 3]]);
+            assert_values(m, order[i % 3]);
+            unpin(&r, &m->group[order[i % 3]]);
+        }
+        assert_int_equal(r.copied_bytes, (k ? 1 : 3) * image);
+    }
+    em_residency_close(&r);
+    em_trace_close(&trace[0]);
+    em_trace_close(&trace[1]);
+    free(store);
+    close_blocks(m);
+}
+
+/* ---- a device of its own --------------------------------------------------------------------- */
+
+/* Three groups in files, on the far device, in a store with room for `room` of them. */
+typedef struct distant {
+    em_device *device;
+    weights_file file[3];
+    em_trace trace;
+    em_residency r;
+    void *store;
+    size_t store_bytes;
+} distant;
+
+static void open_distant(distant *d, void **state, size_t room, bool prefetch, int rounds)
+{
+    static const char *const name[] = {"first", "second", "third"};
+    em_err err = {0};
+    bool images_failed;
+    far_register();
+    *d = (distant){.device = em_ops_find("far")->device};
+    for (int i = 0; i < 3; i++) open_weights(&d->file[i], state, name[i], i);
+    em_residency plan = {.device = d->device,
+                         .dtype = EM_BF16,
+                         .counts_only = true,
+                         .serial = 1,
+                         .record = &d->trace,
+                         .capacity_bytes = SIZE_MAX};
+    for (int i = 0; i < 3 * rounds; i++) {
+        pin(&plan, &d->file[i % 3].group);
+        unpin(&plan, &d->file[i % 3].group);
+    }
+    em_residency_close(&plan);
+    em_trace_link(&d->trace);
+    d->store_bytes = room * d->file[0].group.image_bytes;
+    d->r = (em_residency){.device = d->device,
+                          .dtype = EM_BF16,
+                          .prefetch = prefetch,
+                          .follow = &d->trace,
+                          .ring_bytes = 64 << 10};
+    assert_ok(em_residency_prepare(&d->r, &d->trace, 0, &images_failed, &err), err);
+    assert_ok(d->device->alloc(d->device, &d->store, d->store_bytes, &err), err);
+    assert_ok(em_residency_set_store(&d->r, d->store, d->store_bytes, &err), err);
+    em_residency_count_anew(&d->r);
+}
+
+static void close_distant(distant *d)
+{
+    em_residency_close(&d->r);
+    d->device->free(d->device, d->store, d->store_bytes);
+    em_trace_close(&d->trace);
+    for (int i = 0; i < 3; i++) close_weights(&d->file[i]);
+}
+
+static void assert_there(const distant *d, int i)
+{
+    const em_group *g = &d->file[i].group;
+    em_err err = {0};
+    for (size_t k = 0; k < g->count; k++) {
+        const em_weight *w = &g->weight[k];
+        size_t n = em_tensor_bytes(*w->slot);
+        void *back = malloc(n);
+        assert_non_null(back);
+        assert_ok(d->device->download(d->device, back, w->slot->data, n, &err), err);
+        assert_memory_equal(back, d->file[i].image + w->offset_bytes, n);
+        free(back);
+    }
+}
+
+/* On the far device's clock nothing but copies takes time here, a nanosecond a byte. One group at a
+ * time: the device waits for all of it. Reading ahead: what was prefetched is on its way when its
+ * turn comes, and the clock counts a byte once. */
+static void waiting_is_on_the_clock(void **state)
+{
+    for (int ahead = 0; ahead < 2; ahead++) {
+        distant d;
+        double copy_ms = -1, wait_ms = -1;
+        open_distant(&d, state, ahead ? 3 : 1, ahead, 2);
+        uint64_t calls = em_alloc_calls();
+        for (int i = 0; i < 6; i++) {
+            pin(&d.r, &d.file[i % 3].group);
+            assert_there(&d, i % 3);
+            unpin(&d.r, &d.file[i % 3].group);
+        }
+        assert_int_equal(em_alloc_calls(), calls);
+        assert_true(em_residency_clock(&d.r, &copy_ms, &wait_ms));
+        assert_int_equal(d.r.copied_bytes, (ahead ? 3 : 6) * d.file[0].group.image_bytes);
+        assert_float_equal(copy_ms, (double)d.r.copied_bytes / 1e6, 1e-6);
+        assert_float_equal(wait_ms, copy_ms, 1e-6);
+        em_residency_count_anew(&d.r);
+        assert_true(em_residency_clock(&d.r, &copy_ms, &wait_ms));
+        assert_true(copy_ms == 0 && wait_ms == 0);
+        close_distant(&d);
+    }
+    em_residency host = {0};
+    double untouched = -1;
+    assert_false(em_residency_clock(&host, &untouched, &untouched));
+    assert_true(untouched == -1);
+}
+
+/* A group whose file is not what it was is not there, neither now nor for the next who asks, be it
+ * asked for or read ahead. */
+static void unreadable_groups_stay_cold(void **state)
+{
+    for (int ahead = 0; ahead < 2; ahead++) {
+        distant d;
+        em_err err = {0};
+        char last;
+        open_distant(&d, state, 2, ahead, 2);
+        const weights_file *bad = &d.file[1];
+        const em_file_place end = {bad->path, bad->fd, bad->size_bytes - 1};
+        assert_ok(em_file_read_at(&last, 1, &end, &err), err);
+        if (!ahead) pin(&d.r, &d.file[0].group);
+        assert_int_equal(truncate(bad->path, (off_t)bad->size_bytes - 1), 0);
+        em_group *asked = &d.file[!ahead].group;
+        assert_int_equal(em_residency_pin(&d.r, asked, &err), EM_IO);
+        assert_non_null(strstr(err.msg, bad->path));
+        assert_true(em_residency_sound(&d.r));
+        assert_int_equal(bad->group.real.state, EM_GROUP_COLD);
+        unpin(&d.r, asked);
+        if (!ahead) unpin(&d.r, &d.file[0].group);
+
+        int fd = open(bad->path, O_WRONLY | O_CLOEXEC);
+        assert_int_equal(pwrite(fd, &last, 1, (off_t)bad->size_bytes - 1), 1);
+        close(fd);
+        d.r.cursor = 0;
+        for (int i = 0; i < 6; i++) {
+            pin(&d.r, &d.file[i % 3].group);
+            assert_there(&d, i % 3);
+            unpin(&d.r, &d.file[i % 3].group);
+        }
+        close_distant(&d);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -412,7 +600,10 @@ int main(void)
         cmocka_unit_test(too_small_a_store_says_so),
         cmocka_unit_test(a_store_may_move),
         cmocka_unit_test(preparing_takes_it_all),
+        cmocka_unit_test(a_new_trace_replaces_the_old),
         cmocka_unit_test_setup_teardown(dropped_pages_come_back, tmpdir_setup, tmpdir_teardown),
+        cmocka_unit_test_setup_teardown(waiting_is_on_the_clock, tmpdir_setup, tmpdir_teardown),
+        cmocka_unit_test_setup_teardown(unreadable_groups_stay_cold, tmpdir_setup, tmpdir_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

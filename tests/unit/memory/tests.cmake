@@ -1,4 +1,7 @@
 em_test(memory arena unit)
 em_test(memory budget unit)
+em_test(memory group unit)
 em_test(memory residency unit fault)
+em_test(memory staging unit fault)
+em_test(memory stopwatch unit fault)
 em_test(memory tensor unit)

@@ -31,10 +31,13 @@ static struct {
     em_device device;
     em_ops ops;
     const em_device *of;
-    int calls;    /* allocations so far */
-    int fail_at;  /* 1: the next one; 0: none */
-    bool and_all; /* that follow */
+    int calls;            /* allocations so far */
+    int fail_at;          /* 1: the next one; 0: none */
+    bool and_all;         /* that follow */
+    size_t taken, others; /* of the card: by blocks of ours, by somebody else */
 } wrapped;
+
+static const uint64_t CARD_BYTES = (uint64_t)8 << 30;
 
 static em_status may_fail(em_err *err)
 {
@@ -49,7 +52,23 @@ static em_status wrapped_alloc(em_device *d, void **out, size_t n, em_err *err)
 {
     (void)d;
     em_status st = may_fail(err);
-    return st ? st : wrapped.of->alloc((em_device *)(uintptr_t)wrapped.of, out, n, err);
+    if (!st) st = wrapped.of->alloc((em_device *)(uintptr_t)wrapped.of, out, n, err);
+    if (!st) wrapped.taken += n;
+    return st;
+}
+
+static void wrapped_free(em_device *d, void *p, size_t n)
+{
+    (void)d;
+    if (p) wrapped.taken -= n;
+    wrapped.of->free((em_device *)(uintptr_t)wrapped.of, p, n);
+}
+
+static void card_info(em_device *d, uint64_t *total_bytes, uint64_t *free_bytes)
+{
+    (void)d;
+    *total_bytes = CARD_BYTES;
+    *free_bytes = CARD_BYTES - wrapped.taken - wrapped.others;
 }
 
 static em_status wrapped_host_alloc(em_device *d, void **out, size_t n, em_err *err)
@@ -69,6 +88,9 @@ static em_status open_wrapped(const em_ops **out, int ordinal, em_err *err)
     wrapped.device = *of->device;
     wrapped.device.name = "wrapped";
     wrapped.device.alloc = wrapped_alloc;
+    wrapped.device.free = wrapped_free;
+    if (ordinal) wrapped.device.memory_info = card_info;
+    wrapped.device.context_bytes = ordinal ? 3 << 20 : 0;
     wrapped.device.host_alloc = wrapped_host_alloc;
     wrapped.ops.device = &wrapped.device;
     *out = &wrapped.ops;
@@ -512,13 +534,19 @@ static void a_report_is_written(void **state)
         const json_t *jobs = at_path(doc, "jobs", NULL, NULL);
         assert_int_equal(json_array_size(jobs), 2);
         const json_t *job = json_array_get(jobs, 0);
+        const json_t *driver = at_path(job, "driver_used_peak_bytes", NULL, NULL);
+        assert_true(d ? (uint64_t)json_integer_value(driver) > r.device_bytes
+                      : json_is_null(driver));
+        assert_true(json_is_null(at_path(job, "context_bytes", NULL, NULL)) == !d);
         for (int s = EM_STAGE_ENCODE; s < EM_STAGE_COUNT; s++) {
             const json_t *stage = at_path(job, "stages", em_stage_name((em_stage)s), NULL);
             assert_int_equal(json_integer_value(at_path(stage, "planned", "scratch_bytes", NULL)),
                              json_integer_value(at_path(stage, "measured", "scratch_bytes", NULL)));
             assert_true(json_integer_value(at_path(stage, "measured", "host_rss_bytes", NULL)) > 0);
             const json_t *hidden = at_path(stage, "measured", "copy_hidden_seconds", NULL);
-            assert_true(d ? json_is_null(hidden) : json_is_real(hidden));
+            const json_t *open = at_path(stage, "measured", "copy_not_hidden_seconds", NULL);
+            assert_true(json_is_real(hidden) && json_is_real(open));
+            if (!d) assert_true(json_real_value(hidden) == 0);
         }
         assert_int_equal(json_integer_value(at_path(job, "fragmentation_bytes", NULL, NULL)), 0);
         assert_true(json_integer_value(at_path(job, "block_bytes", NULL, NULL)) ==
@@ -531,6 +559,73 @@ static void a_report_is_written(void **state)
         assert_non_null(strstr(svg, "</svg>"));
         em_free(svg);
     }
+}
+
+/* By the far device's clock a byte takes a nanosecond and an operand a microsecond: every byte is
+ * on it once, and some of them are hidden behind operands. What was resident waits for nothing. */
+static void copies_are_on_the_clock(void **state)
+{
+    (void)state;
+    em_engine_params at = where("far", EM_MEMORY_LIGHTWEIGHT);
+    em_params p = request(EM_TEACACHE_OFF);
+    em_result r;
+    em_engine *e = open_engine(&at);
+    double copy_ms = 0, waited_ms = 0;
+    render(e, &p, &r);
+    for (int s = EM_STAGE_ENCODE; s < EM_STAGE_COUNT; s++) {
+        copy_ms += r.stage[s].copy_ms;
+        waited_ms += r.stage[s].copy_waited_ms;
+    }
+    assert_float_equal(copy_ms, (double)r.copied_bytes / 1e6, 1e-6);
+    assert_true(waited_ms > 0 && waited_ms < 0.9 * copy_ms);
+    em_engine_close(&e);
+
+    at.memory_mode = EM_MEMORY_BEEFY;
+    e = open_engine(&at);
+    render(e, &p, NULL);
+    render(e, &p, &r); /* it does without the text encoder, which may stay all the same */
+    assert_true(r.copied_bytes == 0);
+    for (int s = EM_STAGE_ENCODE; s < EM_STAGE_COUNT; s++)
+        assert_true(r.stage[s].copy_ms == 0 && r.stage[s].copy_waited_ms == 0);
+    em_engine_close(&e);
+}
+
+/* A device without a clock says so instead of zero. */
+static void without_a_clock_nobody_knows(void **state)
+{
+    (void)state;
+    em_engine_params at = where("wrapped:1", EM_MEMORY_LIGHTWEIGHT);
+    em_params p = request(EM_TEACACHE_OFF);
+    em_result r;
+    em_engine *e = open_engine(&at);
+    wrapped.device.event_elapsed = NULL;
+    render(e, &p, &r);
+    assert_true(r.stage[EM_STAGE_DENOISE].copy_ms < 0);
+    assert_true(r.stage[EM_STAGE_DENOISE].copy_waited_ms < 0);
+    em_engine_close(&e);
+}
+
+/* The driver counts everybody: the block, and what somebody else has. */
+static void the_driver_is_asked(void **state)
+{
+    (void)state;
+    em_engine_params at = where("wrapped:1", EM_MEMORY_BEEFY);
+    em_params p = request(EM_TEACACHE_OFF);
+    em_result planned, r;
+    em_engine *e = open_engine(&at);
+    wrapped.others = 5 << 20;
+    plan(e, &p, &planned);
+    assert_true(planned.driver_bytes == 0 && planned.context_bytes == 3 << 20);
+    render(e, &p, &r);
+    assert_true(r.driver_bytes == r.device_bytes + wrapped.others);
+    assert_true(r.context_bytes == planned.context_bytes);
+    em_engine_close(&e);
+    wrapped.others = 0;
+    assert_int_equal(wrapped.taken, 0);
+    e = open_engine((at = where("cpu", EM_MEMORY_BEEFY), &at));
+    render(e, &p, &r);
+    assert_true(r.driver_bytes == 0 && r.context_bytes == 0);
+    em_engine_close(&e);
 }
 
 /* Rates that were measured make the next forecast, of this engine and of later ones. */
@@ -560,6 +655,30 @@ static void forecasts_learn(void **state)
     em_engine_close(&e);
 }
 
+/* A device's copies too, by its own clock: a nanosecond a byte, far away. */
+static void copies_teach_a_rate(void **state)
+{
+    const tmpdir *t = *state;
+    char path[256];
+    em_engine_params at = where("far", EM_MEMORY_LIGHTWEIGHT);
+    em_params p = request(EM_TEACACHE_OFF);
+    em_result r;
+    em_err err = {0};
+    json_t *doc = NULL;
+    snprintf(path, sizeof path, "%s/rates.json", t->path);
+    at.rates_path = path;
+    p.num_inference_steps = 24;
+    em_engine *e = open_engine(&at);
+    plan(e, &p, &r);
+    render(e, &p, &r);
+    em_engine_close(&e);
+    assert_true(r.copied_bytes > 20000000); /* less tells no rate */
+    assert_ok(em_json_load(&doc, path, 1 << 16, &err), err);
+    const json_t *mine = json_object_iter_value(json_object_iter(doc));
+    assert_float_equal(json_real_value(json_object_get(mine, "copy")), 1e6, 1);
+    json_decref(doc);
+}
+
 int main(int argc, char **argv)
 {
     static char on_cpu[] = "wrapped", on_far[] = "wrapped:1";
@@ -577,7 +696,11 @@ int main(int argc, char **argv)
         cmocka_unit_test(rungs_end),
         cmocka_unit_test(rungs_are_taken_one_by_one),
         cmocka_unit_test_setup_teardown(a_report_is_written, tmpdir_setup, tmpdir_teardown),
+        cmocka_unit_test(copies_are_on_the_clock),
+        cmocka_unit_test(without_a_clock_nobody_knows),
+        cmocka_unit_test(the_driver_is_asked),
         cmocka_unit_test_setup_teardown(forecasts_learn, tmpdir_setup, tmpdir_teardown),
+        cmocka_unit_test_setup_teardown(copies_teach_a_rate, tmpdir_setup, tmpdir_teardown),
     };
     if (argc > 1) cmocka_set_test_filter(argv[1]);
     return cmocka_run_group_tests(tests, set_up, NULL);
