@@ -7,6 +7,7 @@
 #include "cli/interrupt.h"
 #include "io/file.h"
 #include "ops/table.h"
+#include "pipeline/engine.h"
 
 #include <string.h>
 
@@ -207,6 +208,8 @@ static em_exit run_all(const em_manifest *list, const em_model_config *models, c
 {
     em_batch *b = NULL;
     em_err err = {0};
+    const em_ops *ops = em_ops_find(o->engine.device);
+    const em_ops *annex = em_engine_annex_ops(ops, o->engine.audio_device);
     const em_batch_options options = {.save_path = o->save_path,
                                       .temp_dir = o->temp_dir,
                                       .keep_temp = o->keep_temp,
@@ -221,7 +224,7 @@ static em_exit run_all(const em_manifest *list, const em_model_config *models, c
                                       .allow = nets,
                                       .allow_count = o->allow_private.count,
                                       .models = models,
-                                      .machinery = {em_ops_find(o->engine.device)->name,
+                                      .machinery = {ops->name, annex ? annex->name : NULL,
                                                     o->engine.dtype},
                                       .log = em_terminal_log(t),
                                       .stop = em_interrupt_flag()};

@@ -46,6 +46,10 @@ static const choice memory_modes[] = {{"lightweight", EM_MEMORY_LIGHTWEIGHT},
                                       {"beefy", EM_MEMORY_BEEFY},
                                       {"auto", EM_MEMORY_AUTO},
                                       {0}};
+static const choice audio_devices[] = {{"auto", EM_AUDIO_DEVICE_AUTO},
+                                       {"cpu", EM_AUDIO_DEVICE_CPU},
+                                       {"device", EM_AUDIO_DEVICE_DEVICE},
+                                       {0}};
 static const choice teacache_modes[] = {{"branch", EM_TEACACHE_BRANCH},
                                         {"reference", EM_TEACACHE_REFERENCE},
                                         {0}};
@@ -155,6 +159,9 @@ static const option table[] = {
         "what was planned and used, as JSON; a drawing of it beside it", .fallback = "none"),
     OPT("device", TEXT, engine.device, JOB, "NAME",
         "auto: a GPU if there is one; cpu, cuda, cuda:N; ref: slow loops"),
+    OPT("audio_device", CHOICE, engine.audio_device, JOB, "NAME",
+        "where the voice is heard; auto is device; cpu changes the last bits",
+        .choices = audio_devices),
     OPT("threads", INT, engine.threads, JOB | EM_COMMAND_SYNTH | EM_COMMAND_INSPECT, "N",
         "0: every core that this process may use", .most = 1024),
 

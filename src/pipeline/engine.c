@@ -165,6 +165,20 @@ static em_status check_widths(const em_engine *e, em_err *err)
 
 /* ---- engine ---------------------------------------------------------------------------------- */
 
+const em_ops *em_engine_annex_ops(const em_ops *ops, em_audio_device where)
+{
+    const em_ops *processor = where == EM_AUDIO_DEVICE_CPU ? em_ops_find("cpu") : ops;
+    return processor != ops ? processor : NULL;
+}
+
+static em_residency weights_on(const em_engine *e, em_device *d)
+{
+    return (em_residency){.device = d,
+                          .dtype = e->dtype,
+                          .pool = e->pool,
+                          .prefetch = !d->host_addressable};
+}
+
 static em_status choose_device(em_engine *e, const em_engine_params *p, em_err *err)
 {
     static const em_dtype dtype[] = {
@@ -172,18 +186,21 @@ static em_status choose_device(em_engine *e, const em_engine_params *p, em_err *
     const char *name = p->device ? p->device : "auto";
     if ((unsigned)p->dtype > EM_WEIGHT_FLOAT32)
         return em_fail(err, EM_INVAL, "weight_dtype is none of bfloat16, float16 and float32");
+    if ((unsigned)p->audio_device > EM_AUDIO_DEVICE_DEVICE)
+        return em_fail(err, EM_INVAL, "audio_device is none of auto, cpu and device");
     e->dtype = dtype[p->dtype];
     e->memory_mode = p->memory_mode;
     e->vram_budget_bytes = p->vram_budget_bytes;
     e->ram_budget_bytes = p->ram_budget_bytes;
     em_status st = em_ops_open(&e->ops, name, err);
-    if (!st) st = em_pool_create(&e->pool, p->threads, e->ops->thread_start, err);
     if (st) return st;
-    em_device *d = e->ops->device;
-    e->residency = (em_residency){.device = d,
-                                  .dtype = e->dtype,
-                                  .pool = e->pool,
-                                  .prefetch = !d->host_addressable};
+    e->annex.ops = em_engine_annex_ops(e->ops, p->audio_device);
+    const em_ops *annex = e->annex.ops;
+    st = em_pool_create(&e->pool, p->threads, annex ? annex->thread_start : e->ops->thread_start,
+                        err);
+    if (st) return st;
+    e->residency = weights_on(e, e->ops->device);
+    if (annex) e->annex.residency = weights_on(e, annex->device);
     return EM_OK;
 }
 
@@ -220,7 +237,8 @@ em_status em_engine_open(em_engine **out, const em_engine_params *p, em_err *err
     if (!st) st = check_widths(e, err);
     if (!st) st = em_tokenizer_open(&e->tokenizer, e->folder->files.tokenizer, err);
     if (!st) st = em_prompt_cache_open(&e->prompts, err);
-    if (!st) em_rates_open(&e->rates, e->ops, e->pool, e->dtype, p->rates_path, &e->log);
+    if (!st)
+        em_rates_open(&e->rates, e->ops, e->annex.ops, e->pool, e->dtype, p->rates_path, &e->log);
     if (!st) st = em_memory_report_open(&e->report, p->memory_report_path, err);
     if (!st) open_prompt_folder(e, p);
     if (st)
@@ -237,6 +255,8 @@ void em_engine_close(em_engine **engine)
     if (!e) return;
     em_residency_close(&e->residency);
     em_arena_close(&e->block);
+    em_residency_close(&e->annex.residency);
+    em_arena_close(&e->annex.block);
     em_vae_close(&e->vae);
     em_umt5_close(&e->t5);
     em_clip_vit_close(&e->clip);
@@ -254,18 +274,36 @@ void em_engine_close(em_engine **engine)
     *engine = NULL;
 }
 
+static em_status drop(em_residency *weights, em_arena *block, em_err *err)
+{
+    if (!block->base) return EM_OK;
+    em_status st = em_residency_set_store(weights, NULL, 0, err);
+    em_arena_close(block);
+    return st;
+}
+
+static em_status take(em_residency *weights, em_arena *block, size_t size_bytes, em_err *err)
+{
+    if (block->base && block->size_bytes >= size_bytes) return EM_OK;
+    em_status st = drop(weights, block, err);
+    return st ? st : em_arena_open(block, weights->device, size_bytes, false, err);
+}
+
 em_status em_engine_drop_block(em_engine *e, em_err *err)
 {
-    em_status st = em_residency_set_store(&e->residency, NULL, 0, err);
-    em_arena_close(&e->block);
-    return st;
+    em_status st = drop(&e->residency, &e->block, err);
+    em_status annex = drop(&e->annex.residency, &e->annex.block, err);
+    return st ? st : annex;
 }
 
 em_status em_engine_take_block(em_engine *e, size_t size_bytes, em_err *err)
 {
-    if (e->block.base && e->block.size_bytes >= size_bytes) return EM_OK;
-    em_status st = em_engine_drop_block(e, err);
-    return st ? st : em_arena_open(&e->block, e->ops->device, size_bytes, false, err);
+    return take(&e->residency, &e->block, size_bytes, err);
+}
+
+em_status em_engine_take_annex(em_engine *e, size_t size_bytes, em_err *err)
+{
+    return take(&e->annex.residency, &e->annex.block, size_bytes, err);
 }
 
 bool em_engine_step_down(em_engine *e, em_memory_kind failed, const char **what)
@@ -294,6 +332,12 @@ em_status em_engine_release_block(em_engine *e, em_err *err)
     return e->memory_mode == EM_MEMORY_LIGHTWEIGHT ? em_engine_drop_block(e, err) : EM_OK;
 }
 
+em_status em_engine_release_annex(em_engine *e, em_err *err)
+{
+    if (e->memory_mode != EM_MEMORY_LIGHTWEIGHT) return EM_OK;
+    return drop(&e->annex.residency, &e->annex.block, err);
+}
+
 void em_engine_cancel(em_engine *engine)
 {
     atomic_store(&engine->cancel, true);
@@ -311,4 +355,13 @@ em_run em_engine_run(em_engine *e)
                     .pool = e->pool,
                     .dtype = e->dtype,
                     .cancel = &e->cancel};
+}
+
+em_run em_engine_annex_run(em_engine *e)
+{
+    em_run r = em_engine_run(e);
+    r.ops = e->annex.ops;
+    r.residency = &e->annex.residency;
+    r.arena = e->annex.block;
+    return r;
 }

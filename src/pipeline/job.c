@@ -242,5 +242,6 @@ void em_job_close(em_job *j)
     for (int i = 0; i < 2; i++) close_frames(j, &j->frames_under_way[i]);
     for (size_t i = 0; i < EM_COUNT(owned); i++) em_free(owned[i]);
     em_trace_close(&j->trace);
+    em_trace_close(&j->annex.trace);
     *j = (em_job){0};
 }

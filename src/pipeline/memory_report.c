@@ -120,6 +120,15 @@ static json_t *describe_whole(const em_result *r, double ms)
                      (json_int_t)r->copied_bytes, "host_bytes", (json_int_t)r->host_bytes);
 }
 
+/* Beside the block: nothing, unless another device hears the voice. */
+static json_t *describe_voice(const em_result *r)
+{
+    return json_pack("{s:I, s:I, s:I, s:I}", "block_bytes", (json_int_t)r->voice_block_bytes,
+                     "scratch_bytes", (json_int_t)r->voice_scratch_bytes, "weights_bytes",
+                     (json_int_t)r->voice_weights_bytes, "mapped_bytes",
+                     (json_int_t)r->voice_mapped_bytes);
+}
+
 static double real_ms(const em_result *r)
 {
     double sum = 0;
@@ -131,7 +140,8 @@ static json_t *describe_job(const em_memory_report *r, const em_memory_job *j)
 {
     const em_result *p = &j->plan;
     uint64_t beyond = j->block_bytes > p->device_bytes ? j->block_bytes - p->device_bytes : 0;
-    return json_pack("{s:i, s:i, s:i, s:s, s:s?, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:o}",
+    return json_pack("{s:i, s:i, s:i, s:s, s:s?, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:o, "
+                     "s:o}",
                      "width", p->width, "height", p->height, "frames", p->frames, "policy",
                      p->policy, "step_down", j->real.step_down[0] ? j->real.step_down : NULL,
                      "narrower_by", p->width_rung, "block_bytes", (json_int_t)p->device_bytes,
@@ -141,7 +151,9 @@ static json_t *describe_job(const em_memory_report *r, const em_memory_job *j)
                      (json_int_t)p->largest_bytes, "host_rss_peak_bytes",
                      (json_int_t)j->real.host_bytes, "planned", describe_whole(p, p->forecast_ms),
                      "measured", describe_whole(&j->real, real_ms(&j->real)), "stages",
-                     describe_stages(r, j));
+                     describe_stages(r, j), "voice",
+                     json_pack("{s:s, s:o, s:o}", "device", p->voice_device, "planned",
+                               describe_voice(p), "measured", describe_voice(&j->real)));
 }
 
 static json_t *describe(const em_memory_report *r)

@@ -109,6 +109,9 @@ void em_policy_describe(em_job *j, const em_policy_room *room)
         add_host(&t, j);
     else
         add_device(&t, j);
+    if (e->annex.ops)
+        add(&t, "; the voice is heard on %s (%s)", r->voice_device,
+            em_format_bytes(a, r->voice_block_bytes + r->voice_mapped_bytes));
     if (e->memory_mode == EM_MEMORY_AUTO)
         add(&t, "; the fastest that fits %s", em_format_bytes(a, room->limit_bytes));
     if (e->memory_mode == EM_MEMORY_LIGHTWEIGHT && room->all_bytes <= room->limit_bytes)

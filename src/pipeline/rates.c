@@ -87,12 +87,19 @@ static void write_file(const em_rates *r)
 
 /* ---- rates ----------------------------------------------------------------------------------- */
 
-void em_rates_open(em_rates *r, const em_ops *ops, const em_pool *pool, em_dtype dtype,
-                   const char *path, const em_log *log)
+/* Of a table, on as many threads. */
+static double assumed(const em_ops *ops, int threads, em_dtype dtype)
+{
+    double narrow = dtype == EM_F32 ? 1 : 2;
+    return ops->device->host_addressable ? HOST_FLOPS_PER_MS * narrow * threads
+                                         : DEVICE_FLOPS_PER_MS * narrow / 2;
+}
+
+void em_rates_open(em_rates *r, const em_ops *ops, const em_ops *annex, const em_pool *pool,
+                   em_dtype dtype, const char *path, const em_log *log)
 {
     bool host = ops->device->host_addressable;
     int threads = em_pool_threads(pool);
-    double narrow = dtype == EM_F32 ? 1 : 2;
     em_err absent = {0};
     json_t *doc = NULL;
     *r = (em_rates){.path = path ? em_strdup(path) : NULL,
@@ -101,11 +108,11 @@ void em_rates_open(em_rates *r, const em_ops *ops, const em_pool *pool, em_dtype
                     .pack_bytes_per_ms = PACK_BYTES_PER_MS,
                     .copy_bytes_per_ms = COPY_BYTES_PER_MS,
                     .overlaps = !host};
-    snprintf(r->key, sizeof r->key, "%s, %s, %d threads, %s", ops->name, ops->device->name,
-             host ? threads : 0, em_dtype_name(dtype));
-    for (int s = 0; s < EM_STAGE_COUNT; s++)
-        r->flops_per_ms[s] =
-            host ? HOST_FLOPS_PER_MS * narrow * threads : DEVICE_FLOPS_PER_MS * narrow / 2;
+    snprintf(r->key, sizeof r->key, "%s, %s, %d threads, %s%s%s", ops->name, ops->device->name,
+             host || annex ? threads : 0, em_dtype_name(dtype), annex ? ", voice on " : "",
+             annex ? annex->name : "");
+    for (int s = 0; s < EM_STAGE_COUNT; s++) r->flops_per_ms[s] = assumed(ops, threads, dtype);
+    if (annex) r->flops_per_ms[EM_STAGE_AUDIO] = assumed(annex, threads, EM_F32);
     if (!r->path || em_json_load(&doc, r->path, MAX_FILE_BYTES, &absent)) return;
     if (json_is_object(doc)) read_file(r, doc);
     json_decref(doc);

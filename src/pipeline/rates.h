@@ -21,10 +21,11 @@ typedef struct em_rates {
     bool overlaps;            /* the device copies while it computes */
 } em_rates;
 
-/* Assumed rates, replaced by those that `path` has for this device. A file that cannot be used is
+/* Assumed rates, replaced by those that `path` has for this device; `annex`, or NULL, hears the
+ * voice. A file that cannot be used is
  * a debug message. */
-void em_rates_open(em_rates *r, const em_ops *ops, const em_pool *pool, em_dtype dtype,
-                   const char *path, const em_log *log);
+void em_rates_open(em_rates *r, const em_ops *ops, const em_ops *annex, const em_pool *pool,
+                   em_dtype dtype, const char *path, const em_log *log);
 void em_rates_close(em_rates *r);
 /* A finished request's figures; written to the file. */
 void em_rates_learn(em_rates *r, const em_result *result);

@@ -82,13 +82,14 @@ static void words_of_choices(void **state)
     (void)state;
     assert_int_equal(parse(&o, EM_COMMAND_RUN, &h,
                            "--sampler_name|Flow_DPM++|--weight_dtype|float32|--memory_mode|beefy|"
-                           "--rng|cpu|--teacache_mode|reference"),
+                           "--rng|cpu|--teacache_mode|reference|--audio_device|cpu"),
                      EM_OK);
     assert_int_equal(o.params.sampler, EM_SAMPLER_DPMPP);
     assert_int_equal(o.engine.dtype, EM_WEIGHT_FLOAT32);
     assert_int_equal(o.engine.memory_mode, EM_MEMORY_BEEFY);
     assert_int_equal(o.params.rng, EM_RNG_CPU);
     assert_int_equal(o.params.teacache, EM_TEACACHE_REFERENCE);
+    assert_int_equal(o.engine.audio_device, EM_AUDIO_DEVICE_CPU);
     em_options_close(&o);
     assert_int_equal(parse(&o, EM_COMMAND_RUN, &h, "--sampler_name|Euler"), EM_INVAL);
     assert_says(&h, "Flow_Unipc, Flow_DPM++, Flow");
@@ -352,6 +353,7 @@ static void help_names_every_flag(void **state)
         "keep_temp",
         "memory_mode",
         "device",
+        "audio_device",
         "rng",
         "color_transfer",
         "crf",

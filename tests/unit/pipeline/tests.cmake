@@ -1,6 +1,7 @@
 em_test(pipeline color unit golden)
 em_test(pipeline frames unit)
 em_test(pipeline guidance unit)
+em_test(pipeline hearing unit e2e fault)
 em_test(pipeline noise unit golden)
 em_test(pipeline sampler unit golden)
 em_test(pipeline teacache unit golden)
