@@ -129,7 +129,15 @@ typedef struct em_engine_params {
      * by nobody: the text encoder's weights stay untouched. */
     const char *prompt_dir, *prompt_key;
     uint64_t prompt_dir_bytes;
+
+    /* Requests at once: an engine each, used by one thread each, of which this is the lane-th (from
+     * 0). Every one takes its share of the budgets, or of what is free when it is opened: open all
+     * of them, with the same parameters, before the first works. `threads` is the engine's own. 0
+     * lanes: 1. */
+    int lane, lanes;
 } em_engine_params;
+
+enum { EM_LANES_MAX = 8 };
 
 typedef struct em_engine em_engine;
 

@@ -165,6 +165,10 @@ static const option table[] = {
     OPT("threads", INT, engine.threads, JOB | EM_COMMAND_SYNTH | EM_COMMAND_INSPECT, "N",
         "0: every core that this process may use", .most = 1024),
 
+    OPT("parallel_jobs", INT, parallel_jobs, EM_COMMAND_BATCH | EM_COMMAND_PLAN, "N",
+        "jobs at once, each with its share of threads and budgets", .least = 1,
+        .most = EM_LANES_MAX),
+
     OPT("force", SWITCH, force, MAKE, NULL, "make finished videos anew"),
     OPT("only", LIST, only, EM_COMMAND_BATCH, "NAME...", "these jobs, by output_name",
         .fallback = "all"),
@@ -657,6 +661,7 @@ void em_options_open(em_options *o, em_command command)
                       .engine = em_engine_params_default(),
                       .teacache = true,
                       .save_path = "outputs",
+                      .parallel_jobs = 1,
                       .size = "tiny",
                       .synth_seed = 1};
 }

@@ -179,6 +179,16 @@ static em_residency weights_on(const em_engine *e, em_device *d)
                           .prefetch = !d->host_addressable};
 }
 
+static em_status choose_lane(em_engine *e, const em_engine_params *p, em_err *err)
+{
+    e->lane = p->lane;
+    e->lanes = p->lanes ? p->lanes : 1;
+    if (e->lanes < 1 || e->lanes > EM_LANES_MAX || e->lane < 0 || e->lane >= e->lanes)
+        return em_fail(err, EM_INVAL, "lane %d of %d: 1 to %d are possible", p->lane, p->lanes,
+                       EM_LANES_MAX);
+    return EM_OK;
+}
+
 static em_status choose_device(em_engine *e, const em_engine_params *p, em_err *err)
 {
     static const em_dtype dtype[] = {
@@ -192,7 +202,8 @@ static em_status choose_device(em_engine *e, const em_engine_params *p, em_err *
     e->memory_mode = p->memory_mode;
     e->vram_budget_bytes = p->vram_budget_bytes;
     e->ram_budget_bytes = p->ram_budget_bytes;
-    em_status st = em_ops_open(&e->ops, name, err);
+    em_status st = choose_lane(e, p, err);
+    if (!st) st = em_ops_open_lane(&e->ops, name, e->lane, err);
     if (st) return st;
     e->annex.ops = em_engine_annex_ops(e->ops, p->audio_device);
     const em_ops *annex = e->annex.ops;
@@ -203,6 +214,63 @@ static em_status choose_device(em_engine *e, const em_engine_params *p, em_err *
     if (annex) e->annex.residency = weights_on(e, annex->device);
     return EM_OK;
 }
+
+/* ---- shares ---------------------------------------------------------------------------------- */
+
+/* What the device takes of its memory once, whatever the lanes. */
+static uint64_t once_on_device(const em_engine *e)
+{
+    const em_device *d = e->ops->device;
+    return d->context_bytes + (uint64_t)(e->lanes - 1) * d->lane_bytes;
+}
+
+/* A lane's part of `all`, of which `once` is everybody's. */
+static uint64_t part(uint64_t all, uint64_t once, int lanes)
+{
+    return all > once ? (all - once) / (uint64_t)lanes : 0;
+}
+
+static uint64_t free_of(em_device *d)
+{
+    uint64_t total = 0, free = 0;
+    d->memory_info(d, &total, &free);
+    return free;
+}
+
+/* This lane's budgets. The process is there once, and so is a device's context; those who open
+ * later take as much of the host as this one did. */
+static void take_share(em_engine *e, uint64_t rss_before)
+{
+    em_device *d = e->ops->device;
+    uint64_t rss = em_process_memory_now().rss_bytes, later = (uint64_t)(e->lanes - 1 - e->lane);
+    uint64_t most = rss + free_of(&em_device_host);
+    e->base_bytes = rss;
+    if (e->lanes == 1) return;
+    if (rss > rss_before) e->base_bytes += later * (rss - rss_before);
+    if (e->ram_budget_bytes && e->ram_budget_bytes < most) most = e->ram_budget_bytes;
+    e->ram_budget_bytes = e->base_bytes + part(most, e->base_bytes, e->lanes);
+    if (d->host_addressable) {
+        e->vram_budget_bytes /= (uint64_t)e->lanes;
+        return;
+    }
+    uint64_t room = part(free_of(d), later * d->lane_bytes, e->lanes);
+    uint64_t may = part(e->vram_budget_bytes, once_on_device(e), e->lanes);
+    if (e->vram_budget_bytes && may < room) room = may;
+    e->vram_budget_bytes = d->context_bytes + room;
+}
+
+uint64_t em_engine_vram_of_all(const em_engine *e, uint64_t bytes)
+{
+    const em_device *d = e->ops->device;
+    return once_on_device(e) + (bytes - d->context_bytes) * (uint64_t)e->lanes;
+}
+
+uint64_t em_engine_ram_of_all(const em_engine *e, uint64_t bytes)
+{
+    return e->base_bytes + (bytes - e->base_bytes) * (uint64_t)e->lanes;
+}
+
+/* ---- open and close -------------------------------------------------------------------------- */
 
 /* A folder that cannot be used costs a warning: nothing depends on it. */
 static void open_prompt_folder(em_engine *e, const em_engine_params *p)
@@ -219,6 +287,18 @@ static void open_prompt_folder(em_engine *e, const em_engine_params *p)
         em_logf(&e->log, EM_LOG_WARN, "%s: prompts are not kept for the next run", err.msg);
 }
 
+static void open_rates(em_engine *e, const em_engine_params *p)
+{
+    const em_rates_params q = {.ops = e->ops,
+                               .annex = e->annex.ops,
+                               .pool = e->pool,
+                               .dtype = e->dtype,
+                               .lanes = e->lanes,
+                               .path = p->rates_path,
+                               .log = &e->log};
+    em_rates_open(&e->rates, &q);
+}
+
 em_status em_engine_open(em_engine **out, const em_engine_params *p, em_err *err)
 {
     const em_model_source source = {.model_dir = p->model_name,
@@ -228,6 +308,7 @@ em_status em_engine_open(em_engine **out, const em_engine_params *p, em_err *err
                                     .vae_path = p->vae_path,
                                     .ckpt_idx = p->ckpt_idx};
     em_status st;
+    uint64_t rss_before = em_process_memory_now().rss_bytes;
     em_engine *e = em_alloc(sizeof *e);
     if (!e) return em_fail(err, EM_NOMEM, "no memory for an engine");
     e->log = p->log;
@@ -237,16 +318,16 @@ em_status em_engine_open(em_engine **out, const em_engine_params *p, em_err *err
     if (!st) st = check_widths(e, err);
     if (!st) st = em_tokenizer_open(&e->tokenizer, e->folder->files.tokenizer, err);
     if (!st) st = em_prompt_cache_open(&e->prompts, err);
-    if (!st)
-        em_rates_open(&e->rates, e->ops, e->annex.ops, e->pool, e->dtype, p->rates_path, &e->log);
+    if (!st) open_rates(e, p);
     if (!st) st = em_memory_report_open(&e->report, p->memory_report_path, err);
     if (!st) open_prompt_folder(e, p);
-    if (st)
+    if (st) {
         em_engine_close(&e);
-    else
-        *out = e;
-    if (!st) e->base_bytes = em_process_memory_now().rss_bytes;
-    return st;
+        return st;
+    }
+    take_share(e, rss_before);
+    *out = e;
+    return EM_OK;
 }
 
 void em_engine_close(em_engine **engine)

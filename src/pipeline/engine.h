@@ -65,8 +65,9 @@ struct em_engine {
     em_arena block; /* device memory of the runs; kept between them unless memory is to be spared */
     em_annex annex;
     em_memory_mode memory_mode;
-    uint64_t vram_budget_bytes, ram_budget_bytes; /* 0: what is free */
-    uint64_t base_bytes;                          /* the process, once all models were opened */
+    uint64_t vram_budget_bytes, ram_budget_bytes; /* this lane's; 0: what is free */
+    int lane, lanes;
+    uint64_t base_bytes; /* the process, once all models were opened */
     em_rates rates;
     em_step_down down;
     em_memory_report report;
@@ -99,6 +100,10 @@ em_status em_engine_drop_block(em_engine *e, em_err *err);
  * spared. */
 em_status em_engine_release_block(em_engine *e, em_err *err);
 em_status em_engine_release_annex(em_engine *e, em_err *err);
+
+/* The budget of all lanes that gives each of them this one; its own where there is one lane. */
+uint64_t em_engine_vram_of_all(const em_engine *e, uint64_t bytes);
+uint64_t em_engine_ram_of_all(const em_engine *e, uint64_t bytes);
 
 /* The table that hears the voice when `ops` does the rest; NULL: `ops` does that, too. */
 const em_ops *em_engine_annex_ops(const em_ops *ops, em_audio_device where);

@@ -401,8 +401,8 @@ static void adopt(choice *c, candidate best)
     *r = v->result;
     r->smallest_bytes = smallest;
     r->largest_bytes = largest;
-    r->smallest_vram_budget = c->room.smallest_vram;
-    r->smallest_ram_budget = c->room.smallest_ram;
+    r->smallest_vram_budget = em_engine_vram_of_all(c->engine, c->room.smallest_vram);
+    r->smallest_ram_budget = em_engine_ram_of_all(c->engine, c->room.smallest_ram);
     r->width_rung = best.width;
     r->device_bytes = best.block_bytes;
     r->weight_bytes = b->resident_bytes;

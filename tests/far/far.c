@@ -113,9 +113,13 @@ struct em_event {
 static late_copy *first, **last = &first;
 static uint64_t asked, copied;
 
+/* Runs that go on at once share the queue: one of them may do what another asked for. */
+static pthread_mutex_t queue_lock = PTHREAD_MUTEX_INITIALIZER;
+
 /* The first `count` copies that were ever asked for. */
 static void catch_up(uint64_t count)
 {
+    pthread_mutex_lock(&queue_lock);
     while (copied < count && first) {
         late_copy *c = first;
         memcpy(c->to, c->from, c->size_bytes);
@@ -124,6 +128,7 @@ static void catch_up(uint64_t count)
         free(c);
         copied++;
     }
+    pthread_mutex_unlock(&queue_lock);
 }
 
 static em_status far_copy_async(em_device *d, void *dst, const void *host_src, size_t size_bytes,
@@ -136,9 +141,11 @@ static em_status far_copy_async(em_device *d, void *dst, const void *host_src, s
     if (!c) return em_fail(err, EM_NOMEM, "no memory for a copy");
     *c = (late_copy){.to = to, .from = host_src, .size_bytes = size_bytes};
     memset(to, 0xFF, size_bytes);
+    pthread_mutex_lock(&queue_lock);
     *last = c;
     last = &c->next;
     asked++;
+    pthread_mutex_unlock(&queue_lock);
     return EM_OK;
 }
 
@@ -160,7 +167,9 @@ static void far_event_destroy(em_device *d, em_event *e)
 static em_status far_event_record(em_device *d, em_event *e, em_queue q, em_err *err)
 {
     (void)d, (void)err;
+    pthread_mutex_lock(&queue_lock);
     e->copies = q == EM_QUEUE_COPY ? asked : 0;
+    pthread_mutex_unlock(&queue_lock);
     return EM_OK;
 }
 
