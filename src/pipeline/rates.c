@@ -95,7 +95,7 @@ static double assumed(const em_ops *ops, int threads, em_dtype dtype)
                                          : DEVICE_FLOPS_PER_MS * narrow / 2;
 }
 
-/* "cuda, cuda:0, 0 threads, BF16, voice on cpu, 2 at once" */
+/* "NAME, DEVICE, 0 threads, BF16, voice on cpu, 2 at once" */
 static void name_key(em_rates *r, const em_rates_params *p)
 {
     bool host = p->ops->device->host_addressable || p->annex;

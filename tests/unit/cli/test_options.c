@@ -135,6 +135,7 @@ static void ranges(void **state)
         {"cfg_skip_ratio", {"0", "1"}, {"-0.5", "1.01"}},
         {"crf", {"0", "51"}, {"-1", "52"}},
         {"threads", {"0", "1024"}, {"-1", "1025"}},
+        {"parallel_jobs", {"1", "8"}, {"0", "9"}},
     };
     (void)state;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
@@ -366,6 +367,7 @@ static void help_names_every_flag(void **state)
         "only",
         "retry_failed",
         "shard",
+        "parallel_jobs",
         "allow_private",
     };
     char *text = NULL;
