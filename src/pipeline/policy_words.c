@@ -139,8 +139,8 @@ em_status em_policy_refuse(const em_job *j, const em_policy_room *room, em_err *
     const em_engine *e = j->engine;
     bool host = e->ops->device->host_addressable;
     bool ram = host && !(e->vram_budget_bytes && e->vram_budget_bytes <= room->limit_bytes);
-    bool pinned = !host && j->result.smallest_bytes <= room->limit_bytes; /* too little host */
     bool beefy = e->memory_mode == EM_MEMORY_BEEFY && room->others_fit;
+    bool pinned = !beefy && !host && j->result.smallest_bytes <= room->limit_bytes;
     const char *flag = ram || pinned ? "ram_budget" : "vram_budget";
     uint64_t need = ram || pinned ? room->smallest_ram : room->smallest_vram;
     uint64_t may = ram || pinned ? room->ram_bytes : room->limit_bytes;
