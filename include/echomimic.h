@@ -88,6 +88,13 @@ typedef enum em_memory_mode {
     EM_MEMORY_BEEFY,
     EM_MEMORY_AUTO
 } em_memory_mode;
+/* Which device hears the voice. CPU: wav2vec2 runs on the processor and its features go to the
+ * device; they differ in their last bits from the device's own, and so do the frames. */
+typedef enum em_audio_device {
+    EM_AUDIO_DEVICE_AUTO, /* as DEVICE */
+    EM_AUDIO_DEVICE_CPU,
+    EM_AUDIO_DEVICE_DEVICE /* the engine's; the same as CPU where that is the engine's */
+} em_audio_device;
 
 /* All strings are borrowed for the call of em_engine_open. */
 typedef struct em_engine_params {
@@ -102,6 +109,7 @@ typedef struct em_engine_params {
     em_weight_dtype dtype; /* operands of matrix products */
     int threads;           /* 0: every core that this process may use */
     em_memory_mode memory_mode;
+    em_audio_device audio_device;
     /* Of the device's memory, and of the host's, that this process may take; 0: what is free. A
      * request that cannot keep to them is refused before it starts. On the CPU both bound the same
      * memory: the first what is allocated for a run, the second everything. */
@@ -121,7 +129,15 @@ typedef struct em_engine_params {
      * by nobody: the text encoder's weights stay untouched. */
     const char *prompt_dir, *prompt_key;
     uint64_t prompt_dir_bytes;
+
+    /* Requests at once: an engine each, used by one thread each, of which this is the lane-th (from
+     * 0). Every one takes its share of the budgets, or of what is free when it is opened: open all
+     * of them, with the same parameters, before the first works. `threads` is the engine's own. 0
+     * lanes: 1. */
+    int lane, lanes;
 } em_engine_params;
+
+enum { EM_LANES_MAX = 8 };
 
 typedef struct em_engine em_engine;
 
@@ -260,6 +276,12 @@ typedef struct em_result {
     char policy[256];    /* what was chosen and why, in words */
     char step_down[256]; /* what failed in spite of the plan and what was done; or empty */
     double color_ms;     /* of EM_STAGE_DECODE: the colour transfer */
+    /* The device that hears the voice ("cuda:0"). Where it is another than the rest's
+     * (audio_device), it has a block of host memory of its own, 0 otherwise, and in it peaks of
+     * scratch and of weights; the last are used where their file has them. All are part of
+     * host_bytes and of nothing else above. */
+    char voice_device[24];
+    uint64_t voice_block_bytes, voice_scratch_bytes, voice_weights_bytes, voice_mapped_bytes;
     em_stage_report stage[EM_STAGE_COUNT];
 } em_result;
 

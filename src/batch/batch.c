@@ -53,9 +53,10 @@ static void tell_item(void *user, em_level level, const char *msg)
 
 static void tell_current(void *user, em_level level, const char *msg)
 {
-    em_batch *b = user;
+    const em_batch_lane *lane = user;
+    em_batch *b = lane->batch;
     pthread_mutex_lock(&b->lock);
-    em_batch_item *it = b->current;
+    em_batch_item *it = lane->current;
     pthread_mutex_unlock(&b->lock);
     if (it)
         tell_item(it, level, msg);
@@ -63,9 +64,9 @@ static void tell_current(void *user, em_level level, const char *msg)
         em_logf(&b->options.log, level, "%s", msg);
 }
 
-em_log em_batch_log(em_batch *b)
+em_log em_batch_log(em_batch *b, int lane)
 {
-    return (em_log){tell_current, b};
+    return (em_log){tell_current, &b->lane[lane]};
 }
 
 const char *em_batch_prompt_key(const em_batch *b)
@@ -221,6 +222,7 @@ em_status em_batch_open(em_batch **out, const em_manifest *manifest,
     em_batch *b = em_alloc(sizeof *b);
     if (!b) return no_memory(err);
     b->options = *options;
+    for (int i = 0; i < EM_LANES_MAX; i++) b->lane[i].batch = b;
     b->claims = b->temp_lock = -1;
     pthread_mutex_init(&b->lock, NULL);
     em_status st = check_outputs(b, manifest, err);
@@ -320,7 +322,7 @@ em_status em_batch_fetch(em_batch *b, em_err *err)
 void em_item_end(em_batch_item *it, em_status st)
 {
     it->state = !st ? EM_JOB_DONE : st == EM_CANCELLED ? EM_JOB_INTERRUPTED : EM_JOB_FAILED;
-    if (st == EM_NOSPC) it->batch->disk_full = true;
+    if (st == EM_NOSPC) atomic_store(&it->batch->disk_full, true);
 }
 
 size_t em_batch_count(const em_batch *b)
@@ -349,5 +351,5 @@ bool em_batch_delivers(const em_batch *b)
 
 bool em_batch_disk_full(const em_batch *b)
 {
-    return b->disk_full;
+    return atomic_load(&b->disk_full);
 }

@@ -1,11 +1,11 @@
-/* Many jobs, one engine.
+/* Many jobs, one engine, or a few that work at once.
  *
  *     open      finished videos are found, commits that were cut short are completed, the folder is
  *               made: nothing is loaded or fetched yet
  *     fetch     media behind addresses, all up front, on a thread of their own: signed addresses
  *               expire; returns at once
- *     run       job after job, ordered so that neighbours share prompts and sizes; one that fails
- *               does not stop the others, a full disk does
+ *     run       job after job, ordered so that neighbours share prompts and sizes, on as many lanes
+ *               as there are engines; one that fails does not stop the others, a full disk does
  *     deliver   waits for the uploads
  *     report    what became of each, as JSON
  *
@@ -48,6 +48,7 @@ typedef struct em_batch_item {
     struct em_batch *batch;  /* whose it is */
     em_log log;              /* messages about it */
     size_t position;         /* 1-based, in the order of work */
+    int lane;                /* which of the engines makes it */
     char *output;            /* path of the video; owned, like the identity and the warnings */
     em_identity identity;
     em_job_state state;
@@ -72,10 +73,12 @@ typedef struct em_batch_item {
     int delivery_tries;
 } em_batch_item;
 
+/* From the threads of the lanes, one at a time. A lane has one job between its begin and the begin
+ * of its next one. */
 typedef struct em_batch_events {
     void (*begin)(void *user, const em_batch_item *item);
-    void (*progress)(void *user, const em_progress *p); /* of the job that began last */
-    void (*end)(void *user, const em_batch_item *item); /* maybe after the next one's begin */
+    void (*progress)(void *user, const em_batch_item *item, const em_progress *p);
+    void (*end)(void *user, const em_batch_item *item); /* maybe after the lane's next begin */
     void *user;
 } em_batch_events; /* any of them may be NULL */
 
@@ -104,13 +107,15 @@ em_status em_batch_open(em_batch **out, const em_manifest *manifest,
                         const em_batch_options *options, em_err *err);
 void em_batch_close(em_batch **b); /* removes what was fetched */
 
-/* For the engine that will run the jobs: warnings reach the report; which prompts it may share on
- * the disk. Borrowed until em_batch_close. */
-em_log em_batch_log(em_batch *b);
+/* For the engine of a lane (from 0): warnings reach the report; which prompts it may share on the
+ * disk. Borrowed until em_batch_close. */
+em_log em_batch_log(em_batch *b, int lane);
 const char *em_batch_prompt_key(const em_batch *b);
 
 em_status em_batch_fetch(em_batch *b, em_err *err);
-void em_batch_run(em_batch *b, em_engine *engine, const em_batch_events *events);
+/* A lane an engine, each in a thread of its own (the first in this one), at most EM_LANES_MAX; they
+ * take the next job of the order whenever they are free. The videos are those of one lane. */
+void em_batch_run(em_batch *b, em_engine *const *engines, int lanes, const em_batch_events *events);
 void em_batch_deliver(em_batch *b);
 
 size_t em_batch_count(const em_batch *b);                      /* of the jobs that are meant */
@@ -119,7 +124,7 @@ size_t em_batch_in_state(const em_batch *b, em_job_state s);
 bool em_batch_delivers(const em_batch *b); /* there is something to upload */
 bool em_batch_disk_full(const em_batch *b);
 
-/* {"version", "jobs": [{…}], "summary": {…}} under `path`, all or nothing. */
+/* {"version", "parallel_jobs", "jobs": [{…}], "summary": {…}} under `path`, all or nothing. */
 em_status em_batch_report(const em_batch *b, const char *path, em_err *err);
 
 /* What a job that waits would take. */

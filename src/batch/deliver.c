@@ -72,7 +72,9 @@ static em_courier *open_courier(void)
 void em_courier_take(em_batch *b, em_batch_item *it)
 {
     bool taken = false;
+    pthread_mutex_lock(&b->lock);
     if (!b->courier) b->courier = open_courier();
+    pthread_mutex_unlock(&b->lock);
     if (b->courier) {
         em_courier *c = b->courier;
         pthread_mutex_lock(&c->lock);

@@ -118,8 +118,9 @@ em_status em_identity_models(em_str *out, char text_encoder[EM_SHA256_HEX_BYTES]
     char print[EM_SHA256_HEX_BYTES] = "", encoder[EM_SHA256_HEX_BYTES] = "", words[200];
     em_str text = {0};
     em_status st = EM_OK;
-    em_str_printf(&text, "result version %d\ndevice %s\ntype %s\n", EM_RESULT_VERSION,
-                  machinery->device, dtype[machinery->dtype]);
+    em_str_printf(&text, "result version %d\ndevice %s%s%s\ntype %s\n", EM_RESULT_VERSION,
+                  machinery->device, machinery->voice ? ", the voice on " : "",
+                  machinery->voice ? machinery->voice : "", dtype[machinery->dtype]);
     for (size_t i = 0; !st && i < f->transformer_count; i++) {
         st = fingerprint(print, f->transformer[i], true, ledger, err);
         if (!st) em_str_printf(&text, "transformer %s\n", print);

@@ -28,6 +28,7 @@ typedef struct em_identity {
 /* What all jobs of a batch share. */
 typedef struct em_machinery {
     const char *device; /* the kind that computes: results depend on it */
+    const char *voice;  /* the kind that hears the voice; NULL: the same */
     em_weight_dtype dtype;
 } em_machinery;
 

@@ -1,6 +1,6 @@
 /* batch_report.json: what a program reads after the batch. */
 #include "base/alloc.h"
-#include "batch/batch.h"
+#include "batch/state.h"
 #include "io/file.h"
 #include "io/json.h"
 
@@ -119,10 +119,11 @@ static json_t *describe_batch(const em_batch *b)
     for (int s = 0; ok && s < EM_JOB_STATES; s++)
         ok = set(summary, em_job_state_name((em_job_state)s),
                  json_integer((json_int_t)em_batch_in_state(b, (em_job_state)s)));
+    if (ok) ok = set(summary, "run_seconds", json_real(b->run_seconds));
     if (ok) ok = set(summary, "peak_memory_bytes", json_integer(peak_memory_bytes()));
     if (ok)
-        doc =
-            json_pack("{s:s, s:O, s:O}", "version", em_version(), "jobs", jobs, "summary", summary);
+        doc = json_pack("{s:s, s:i, s:O, s:O}", "version", em_version(), "parallel_jobs", b->lanes,
+                        "jobs", jobs, "summary", summary);
     json_decref(jobs);
     json_decref(summary);
     return doc;

@@ -6,7 +6,8 @@
  *     film        encoded, checked, recorded, renamed
  *     courier     (k - 2 and before) uploaded
  *
- * At most one job is in each place. */
+ * At most one job is in each place. Several lanes have such a line each, and take what comes next
+ * from one queue, so that none waits while there is work. */
 #include "batch/state.h"
 
 #include "base/alloc.h"
@@ -21,9 +22,9 @@
 #include <pthread.h>
 #include <string.h>
 
-/* The next job's media, on their way. */
+/* A coming job's media, on their way. */
 typedef struct ahead {
-    em_batch_item *it; /* NULL: there is no next one */
+    em_batch_item *it; /* NULL: the place is free */
     pthread_t thread;
     bool threaded;
     em_media *media; /* owned */
@@ -39,14 +40,29 @@ typedef struct shot {
     double start_ms;
 } shot;
 
+/* What the lanes share. */
+typedef struct crew {
+    em_batch *b;
+    const em_batch_events *events;
+    pthread_mutex_t telling; /* events */
+    pthread_mutex_t lock;    /* of the rest */
+    int lanes;
+    size_t next;                   /* in b->order */
+    ahead place[2 * EM_LANES_MAX]; /* of those that come, and of those that are being taken */
+    ahead *coming[EM_LANES_MAX];   /* the order of the former */
+    int count;
+} crew;
+
+/* A lane. */
 typedef struct runner {
+    crew *crew;
     em_batch *b;
     em_engine *engine;
-    const em_batch_events *events;
-    size_t next; /* in b->order */
-    ahead coming;
+    int lane;
+    pthread_t thread;
+    bool threaded;
     shot *before; /* owned; the one whose film is being finished, or NULL */
-    bool stopped; /* the engine was cancelled because that one found the disk full */
+    bool stopped; /* the engine was cancelled because the disk is full */
 } runner;
 
 /* ---- media ----------------------------------------------------------------------------------- */
@@ -126,23 +142,75 @@ static void *prepare_thread(void *arg)
     return NULL;
 }
 
-static void begin_next(runner *r)
+/* ---- the queue ------------------------------------------------------------------------------- */
+
+static ahead *free_place(crew *c)
 {
-    em_batch *b = r->b;
-    r->coming = (ahead){0};
-    while (r->next < b->count &&
-           (b->order[r->next]->state != EM_JOB_WAITING || b->order[r->next]->idle))
-        r->next++;
-    if (r->next == b->count || b->disk_full || em_batch_stopping(b)) return;
-    r->coming.it = b->order[r->next++];
-    r->coming.threaded = pthread_create(&r->coming.thread, NULL, prepare_thread, &r->coming) == 0;
-    if (!r->coming.threaded) r->coming.status = prepare(&r->coming);
+    ahead *a = c->place;
+    while (a->it) a++; /* a lane takes one at a time: there is a free one */
+    return a;
 }
 
-static void join_next(runner *r)
+/* Under the lock: one more comes, if there is one. */
+static void begin_next(crew *c)
 {
-    if (r->coming.threaded) pthread_join(r->coming.thread, NULL);
-    r->coming.threaded = false;
+    em_batch *b = c->b;
+    while (c->next < b->count &&
+           (b->order[c->next]->state != EM_JOB_WAITING || b->order[c->next]->idle))
+        c->next++;
+    if (c->next == b->count || em_batch_disk_full(b) || em_batch_stopping(b)) return;
+    ahead *a = free_place(c);
+    *a = (ahead){.it = b->order[c->next++]};
+    a->threaded = pthread_create(&a->thread, NULL, prepare_thread, a) == 0;
+    if (!a->threaded) a->status = prepare(a);
+    c->coming[c->count++] = a;
+}
+
+/* The first of those that come, with its media; and another one comes. False: there is none. */
+static bool take_next(crew *c, ahead *out)
+{
+    ahead *a = NULL;
+    pthread_mutex_lock(&c->lock);
+    if (!c->count) begin_next(c);
+    if (c->count) {
+        a = c->coming[0];
+        memmove(c->coming, c->coming + 1, (size_t)--c->count * sizeof *c->coming);
+    }
+    pthread_mutex_unlock(&c->lock);
+    if (!a) return false;
+    if (a->threaded) pthread_join(a->thread, NULL);
+    pthread_mutex_lock(&c->lock);
+    *out = *a;
+    a->it = NULL;
+    if (c->count < c->lanes) begin_next(c);
+    pthread_mutex_unlock(&c->lock);
+    return true;
+}
+
+/* ---- events ---------------------------------------------------------------------------------- */
+
+static void tell_begin(crew *c, const em_batch_item *it)
+{
+    if (!c->events->begin) return;
+    pthread_mutex_lock(&c->telling);
+    c->events->begin(c->events->user, it);
+    pthread_mutex_unlock(&c->telling);
+}
+
+static void tell_progress(crew *c, const em_batch_item *it, const em_progress *p)
+{
+    if (!c->events->progress) return;
+    pthread_mutex_lock(&c->telling);
+    c->events->progress(c->events->user, it, p);
+    pthread_mutex_unlock(&c->telling);
+}
+
+static void tell_end(crew *c, const em_batch_item *it)
+{
+    if (!c->events->end) return;
+    pthread_mutex_lock(&c->telling);
+    c->events->end(c->events->user, it);
+    pthread_mutex_unlock(&c->telling);
 }
 
 /* ---- the video that is being finished -------------------------------------------------------- */
@@ -154,7 +222,7 @@ static void end_item(runner *r, em_batch_item *it, em_status st)
     if (it->state == EM_JOB_FAILED && !it->elsewhere) em_item_record_failure(it);
     if (it->state == EM_JOB_DONE && it->delivery == EM_DELIVERY_DUE) em_courier_take(b, it);
     if (b->claims >= 0) em_claim_drop(b->claims, em_path_base(it->output));
-    if (r->events->end) r->events->end(r->events->user, it);
+    tell_end(r->crew, it);
 }
 
 static void close_shot(shot **shot_to_close)
@@ -185,11 +253,11 @@ static void on_progress(void *user, const em_progress *p)
 {
     runner *r = ((shot *)user)->r;
     if (r->before && em_film_settled(r->before->film)) settle(r);
-    if (r->b->disk_full && !r->stopped) {
+    if (em_batch_disk_full(r->b) && !r->stopped) {
         r->stopped = true;
         em_engine_cancel(r->engine); /* this job's video would not fit either */
     }
-    if (r->events->progress) r->events->progress(r->events->user, p);
+    tell_progress(r->crew, ((shot *)user)->it, p);
 }
 
 /* In the film's thread. */
@@ -227,11 +295,11 @@ static em_status check_length(em_batch_item *it, em_media *media, em_err *err)
     return EM_OK;
 }
 
-static void set_current(em_batch *b, em_batch_item *it)
+static void set_current(runner *r, em_batch_item *it)
 {
-    pthread_mutex_lock(&b->lock);
-    b->current = it;
-    pthread_mutex_unlock(&b->lock);
+    pthread_mutex_lock(&r->b->lock);
+    r->b->lane[r->lane].current = it;
+    pthread_mutex_unlock(&r->b->lock);
 }
 
 /* From decoded media to a film that was handed all its frames. */
@@ -310,26 +378,47 @@ static void run_item(runner *r, em_batch_item *it, em_media *media)
     if (!was_stopped(r, it, st)) end_item(r, it, st);
 }
 
-void em_batch_run(em_batch *b, em_engine *engine, const em_batch_events *events)
+static void *work(void *arg)
 {
-    runner r = {.b = b, .engine = engine, .events = events};
-    for (begin_next(&r); r.coming.it;) {
-        ahead now = {0};
-        join_next(&r);
-        now = r.coming;
-        begin_next(&r);
-        if (now.it->state == EM_JOB_KEPT || b->disk_full || em_batch_stopping(b)) {
-            give_up(&r, &now);
+    runner *r = arg;
+    em_batch *b = r->b;
+    for (ahead now = {0}; take_next(r->crew, &now);) {
+        if (now.it->state == EM_JOB_KEPT || em_batch_disk_full(b) || em_batch_stopping(b)) {
+            give_up(r, &now);
             continue;
         }
-        set_current(b, now.it);
-        if (events->begin) events->begin(events->user, now.it);
+        now.it->lane = r->lane;
+        set_current(r, now.it);
+        tell_begin(r->crew, now.it);
         if (now.status)
-            end_item(&r, now.it, now.status);
+            end_item(r, now.it, now.status);
         else
-            run_item(&r, now.it, now.media);
+            run_item(r, now.it, now.media);
         em_media_close(&now.media);
     }
-    set_current(b, NULL);
-    settle(&r);
+    set_current(r, NULL);
+    settle(r);
+    return NULL;
+}
+
+void em_batch_run(em_batch *b, em_engine *const *engines, int lanes, const em_batch_events *events)
+{
+    crew c = {.b = b, .events = events, .lanes = lanes};
+    runner r[EM_LANES_MAX] = {0};
+    double start_ms = em_now_ms();
+    pthread_mutex_init(&c.telling, NULL);
+    pthread_mutex_init(&c.lock, NULL);
+    b->lanes = lanes;
+    for (int i = 0; i < lanes; i++) r[i] = (runner){&c, .b = b, .engine = engines[i], .lane = i};
+    for (int i = 1; i < lanes; i++) {
+        r[i].threaded = pthread_create(&r[i].thread, NULL, work, &r[i]) == 0;
+        if (!r[i].threaded)
+            em_logf(&b->options.log, EM_LOG_WARN, "no thread could be had for a job more at once");
+    }
+    work(&r[0]);
+    for (int i = 1; i < lanes; i++)
+        if (r[i].threaded) pthread_join(r[i].thread, NULL);
+    b->run_seconds = (em_now_ms() - start_ms) / 1000;
+    pthread_mutex_destroy(&c.telling);
+    pthread_mutex_destroy(&c.lock);
 }

@@ -11,6 +11,12 @@
 
 typedef struct em_courier em_courier;
 
+/* One engine's place in the batch. */
+typedef struct em_batch_lane {
+    em_batch *batch;
+    em_batch_item *current; /* whom its messages are about; NULL: nobody */
+} em_batch_lane;
+
 struct em_batch {
     em_batch_options options;
     em_batch_item *item; /* owned; in the list's order */
@@ -27,9 +33,11 @@ struct em_batch {
     em_fetcher *fetcher;
     em_courier *courier;
 
-    pthread_mutex_t lock;   /* of `current` and of the warnings */
-    em_batch_item *current; /* whom the engine's messages are about */
-    bool disk_full;
+    pthread_mutex_t lock; /* of `current`, of the warnings and of who opens the courier */
+    em_batch_lane lane[EM_LANES_MAX];
+    int lanes;          /* that worked */
+    double run_seconds; /* all of them together */
+    atomic_bool disk_full;
 };
 
 bool em_batch_stopping(const em_batch *b);

@@ -7,6 +7,7 @@
 #include "cli/interrupt.h"
 #include "io/file.h"
 #include "ops/table.h"
+#include "pipeline/engine.h"
 
 #include <string.h>
 
@@ -17,6 +18,7 @@ enum { NETS = 64 };
 typedef struct view {
     em_terminal *t;
     size_t count;
+    const em_batch_item *current[EM_LANES_MAX];
 } view;
 
 static const char *name_of(const em_batch_item *it)
@@ -26,19 +28,21 @@ static const char *name_of(const em_batch_item *it)
 
 static void on_begin(void *user, const em_batch_item *it)
 {
-    const view *v = user;
-    em_terminal_job(v->t, it->position, v->count, name_of(it));
+    view *v = user;
+    v->current[it->lane] = it;
+    em_terminal_job(v->t, it->lane, it->position, v->count, name_of(it));
 }
 
-static void on_progress(void *user, const em_progress *p)
+static void on_progress(void *user, const em_batch_item *it, const em_progress *p)
 {
-    em_terminal_progress(((const view *)user)->t, p);
+    em_terminal_progress(((const view *)user)->t, it->lane, p);
 }
 
-/* The next job may have begun: this one's name is not the terminal's. */
+/* The lane's next job may have begun: then this one's name is not the terminal's any more. */
 static void on_end(void *user, const em_batch_item *it)
 {
     const view *v = user;
+    if (v->current[it->lane] == it) em_terminal_job(v->t, it->lane, 0, 0, "");
     char seconds[24], prefix[80] = "";
     const em_result *r = &it->result;
     if (v->count > 1)
@@ -114,7 +118,7 @@ static em_status print_plan(const em_batch *b, const em_options *o, em_terminal 
     bool measured = false;
     total all = {0};
     char seconds[24], bytes[16];
-    em_status st = em_command_engine(&engine, o, NULL, NULL, t, err);
+    em_status st = em_command_engine(&engine, o, &(em_command_lane){0}, t, err);
     if (!st) st = em_batch_pace(b, engine, &pace, &measured, err);
     if (!st) {
         printf("Nothing is done (--dry_run). Jobs:\n");
@@ -143,17 +147,22 @@ static size_t to_do(const em_batch *b)
 /* What is finished is known before anything is loaded or fetched; fetching and loading overlap. */
 static em_status work(em_batch *b, const em_options *o, em_terminal *t, em_err *err)
 {
-    em_engine *engine = NULL;
-    view v = {t, em_batch_count(b)};
+    em_engine *engine[EM_LANES_MAX] = {NULL};
+    view v = {.t = t, .count = em_batch_count(b)};
     const em_batch_events events = {on_begin, on_progress, on_end, &v};
-    const em_log log = em_batch_log(b);
+    int lanes = o->parallel_jobs;
     em_status st = EM_OK;
-    if (to_do(b)) {
+    if ((size_t)lanes > to_do(b)) lanes = (int)to_do(b);
+    if (lanes) {
         st = em_batch_fetch(b, err);
-        if (!st) st = em_command_engine(&engine, o, &log, em_batch_prompt_key(b), t, err);
-        if (!st) em_batch_run(b, engine, &events);
+        for (int i = 0; !st && i < lanes; i++) {
+            const em_log log = em_batch_log(b, i);
+            const em_command_lane at = {i, lanes, &log, em_batch_prompt_key(b)};
+            st = em_command_engine(&engine[i], o, &at, t, err);
+        }
+        if (!st) em_batch_run(b, engine, lanes, &events);
         em_interrupt_watch(NULL);
-        em_engine_close(&engine);
+        for (int i = 0; i < lanes; i++) em_engine_close(&engine[i]);
     }
     em_batch_deliver(b);
     return st;
@@ -195,7 +204,7 @@ static em_exit run_batch(em_batch *b, const em_options *o, em_terminal *t)
     else
         rc = outcome(b);
     if (o->command == EM_COMMAND_BATCH) {
-        em_terminal_job(t, 0, 0, "");
+        for (int i = 0; i < EM_LANES_MAX; i++) em_terminal_job(t, i, 0, 0, "");
         reported = write_report(b, o, t);
         if (!o->quiet) print_summary(b);
     }
@@ -207,6 +216,8 @@ static em_exit run_all(const em_manifest *list, const em_model_config *models, c
 {
     em_batch *b = NULL;
     em_err err = {0};
+    const em_ops *ops = em_ops_find(o->engine.device);
+    const em_ops *annex = em_engine_annex_ops(ops, o->engine.audio_device);
     const em_batch_options options = {.save_path = o->save_path,
                                       .temp_dir = o->temp_dir,
                                       .keep_temp = o->keep_temp,
@@ -221,7 +232,7 @@ static em_exit run_all(const em_manifest *list, const em_model_config *models, c
                                       .allow = nets,
                                       .allow_count = o->allow_private.count,
                                       .models = models,
-                                      .machinery = {em_ops_find(o->engine.device)->name,
+                                      .machinery = {ops->name, annex ? annex->name : NULL,
                                                     o->engine.dtype},
                                       .log = em_terminal_log(t),
                                       .stop = em_interrupt_flag()};

@@ -67,6 +67,11 @@ static void print_table(const em_result *r)
            em_format_bytes(c, r->largest_bytes));
     printf("page-locked                  %s\n", em_format_bytes(a, r->pinned_bytes));
     printf("process in host memory       %s\n", em_format_bytes(a, r->host_bytes));
+    printf("voice heard on               %s", r->voice_device);
+    if (r->voice_block_bytes)
+        printf(", in %s of host memory of its own, %s of files",
+               em_format_bytes(a, r->voice_block_bytes), em_format_bytes(b, r->voice_mapped_bytes));
+    printf("\n");
     printf("weights there at once        %s\n", em_format_bytes(a, r->weight_bytes));
     printf("time                         %s by %s rates\n",
            em_format_seconds(c, r->forecast_ms / 1000), r->rates_measured ? "measured" : "assumed");
@@ -96,6 +101,10 @@ static void print_json(const em_result *r)
     print_number("scratch_bytes", r->scratch_bytes);
     print_number("weight_bytes", r->weight_bytes);
     print_number("copied_bytes", r->copied_bytes);
+    printf("\n \"voice_device\": \"%s\",", r->voice_device);
+    print_number("voice_block_bytes", r->voice_block_bytes);
+    print_number("voice_scratch_bytes", r->voice_scratch_bytes);
+    print_number("voice_mapped_bytes", r->voice_mapped_bytes);
     printf("\n \"stages\": {");
     for (int s = EM_STAGE_ENCODE; s < EM_STAGE_COUNT; s++) {
         const em_stage_report *g = &r->stage[s];
@@ -119,7 +128,7 @@ em_exit em_command_plan(em_options *o, em_terminal *t)
     em_result r;
     if (em_command_need(o, flags, t, &err)) return em_command_fail(t, &err, EM_EXIT_USAGE);
     em_status st = em_command_settings(NULL, o, t, &err);
-    if (!st) st = em_command_engine(&engine, o, NULL, NULL, t, &err);
+    if (!st) st = em_command_engine(&engine, o, &(em_command_lane){0}, t, &err);
     if (!st) st = read_subject(&s, o, &err);
     if (!st) st = em_plan(engine, &s.picture, &s.sound, &o->params, &r, &err);
     em_engine_close(&engine);

@@ -121,8 +121,14 @@ em_status em_command_settings(em_model_config **models, em_options *o, em_termin
 
 /* ---- the engine ------------------------------------------------------------------------------ */
 
-static void say_mode(const em_options *o, em_terminal *t)
+static int all_threads(const em_options *o)
 {
+    return o->engine.threads ? o->engine.threads : em_cpu_count();
+}
+
+static void say_mode(const em_options *o, int lanes, em_terminal *t)
+{
+    char jobs[96] = "";
     static const char lightweight[] = "lightweight: weights come in when a block runs and go "
                                       "afterwards, as far as that costs next to no time";
     static const char *const mode[] = {
@@ -131,9 +137,11 @@ static void say_mode(const em_options *o, em_terminal *t)
         [EM_MEMORY_AUTO] = "auto: as many weights stay in memory as fit",
     };
     static const char *const dtype[] = {"bfloat16", "float16", "float32"};
-    em_terminal_say(t, EM_LOG_INFO, "%s. Device %s, %d threads, %s.", mode[o->engine.memory_mode],
-                    o->engine.device, o->engine.threads ? o->engine.threads : em_cpu_count(),
-                    dtype[o->engine.dtype]);
+    if (lanes > 1)
+        snprintf(jobs, sizeof jobs,
+                 " %d jobs at once, each with a share of the threads and of the memory.", lanes);
+    em_terminal_say(t, EM_LOG_INFO, "%s. Device %s, %d threads, %s.%s", mode[o->engine.memory_mode],
+                    o->engine.device, all_threads(o), dtype[o->engine.dtype], jobs);
     if (getenv("PYTORCH_CUDA_ALLOC_CONF"))
         em_terminal_say(t, EM_LOG_INFO, "PYTORCH_CUDA_ALLOC_CONF has no effect here.");
 }
@@ -153,21 +161,42 @@ static char *in_cache(const char *name)
     return out;
 }
 
-em_status em_command_engine(em_engine **out, const em_options *o, const em_log *log,
-                            const char *prompt_key, em_terminal *t, em_err *err)
+/* Threads and the report's name of one lane: r.json, r.2.json, … */
+static void share_out(em_engine_params *p, const em_options *o, em_str *report)
+{
+    const char *path = p->memory_report_path;
+    if (p->lanes > 1) {
+        int threads = all_threads(o), n = threads / p->lanes + (p->lane < threads % p->lanes);
+        p->threads = n ? n : 1;
+    }
+    if (!path || !p->lane) return;
+    size_t stem = strlen(path);
+    if (stem > 5 && !strcmp(path + stem - 5, ".json")) stem -= 5;
+    em_str_printf(report, "%.*s.%d%s", (int)stem, path, p->lane + 1, path + stem);
+    p->memory_report_path = em_str_text(report);
+}
+
+em_status em_command_engine(em_engine **out, const em_options *o, const em_command_lane *at,
+                            em_terminal *t, em_err *err)
 {
     em_engine_params p = o->engine;
+    em_str report = {0};
     char *rates = in_cache("rates.json");
+    char *prompts = at->prompt_key ? in_cache("prompts") : NULL;
     p.rates_path = rates;
-    char *prompts = prompt_key ? in_cache("prompts") : NULL;
-    p.log = log ? *log : em_terminal_log(t);
+    p.log = at->log ? *at->log : em_terminal_log(t);
     p.prompt_dir = prompts;
-    p.prompt_key = prompt_key;
-    say_mode(o, t);
-    em_status st = em_engine_open(out, &p, err);
+    p.prompt_key = at->prompt_key;
+    p.lane = at->lane;
+    p.lanes = at->lanes ? at->lanes : o->parallel_jobs;
+    share_out(&p, o, &report);
+    if (!p.lane) say_mode(o, p.lanes, t);
+    em_status st = report.failed ? em_fail(err, EM_NOMEM, "no memory for a path")
+                                 : em_engine_open(out, &p, err);
     em_free(rates);
     if (!st) em_interrupt_watch(*out);
     em_free(prompts);
+    em_str_free(&report);
     return st;
 }
 

@@ -34,9 +34,16 @@ em_status em_command_need(em_options *o, const char *const *flags, em_terminal *
 /* The settings that the model recommends; *models (may be NULL) becomes the model's configuration,
  * owned by the caller (em_model_folder_close). */
 em_status em_command_settings(em_model_config **models, em_options *o, em_terminal *t, em_err *err);
-/* Says first what will run where. `log` NULL: the terminal's; `prompt_key`, NULL or what names the
- * text encoder: then prompts are kept in the user's cache folder. */
-em_status em_command_engine(em_engine **out, const em_options *o, const em_log *log,
-                            const char *prompt_key, em_terminal *t, em_err *err);
+/* What an engine is opened for. */
+typedef struct em_command_lane {
+    int lane, lanes;        /* as in em_engine_params; 0 lanes: --parallel_jobs */
+    const em_log *log;      /* NULL: the terminal's */
+    const char *prompt_key; /* what names the text encoder: prompts are kept in the user's cache
+                             * folder; NULL: they are not */
+} em_command_lane;
+
+/* The first of the lanes says what will run where. */
+em_status em_command_engine(em_engine **out, const em_options *o, const em_command_lane *at,
+                            em_terminal *t, em_err *err);
 
 #endif

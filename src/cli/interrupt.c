@@ -7,14 +7,16 @@
 
 /* A handler gets no argument: what it needs has to be static. */
 static atomic_bool interrupted;
-static _Atomic(em_engine *) watched;
+static _Atomic(em_engine *) watched[EM_LANES_MAX]; /* NULL: a free place */
 
 static void on_signal(int number)
 {
     (void)number;
     if (atomic_exchange(&interrupted, true)) _exit(EM_EXIT_INTERRUPTED);
-    em_engine *e = atomic_load(&watched);
-    if (e) em_engine_cancel(e);
+    for (int i = 0; i < EM_LANES_MAX; i++) {
+        em_engine *e = atomic_load(&watched[i]);
+        if (e) em_engine_cancel(e);
+    }
 }
 
 void em_interrupt_install(void)
@@ -34,6 +36,9 @@ const atomic_bool *em_interrupt_flag(void)
 
 void em_interrupt_watch(em_engine *engine)
 {
-    atomic_store(&watched, engine);
+    int i = 0;
+    while (engine && i < EM_LANES_MAX && atomic_load(&watched[i])) i++;
+    if (engine && i < EM_LANES_MAX) atomic_store(&watched[i], engine);
+    for (; !engine && i < EM_LANES_MAX; i++) atomic_store(&watched[i], NULL);
     if (engine && atomic_load(&interrupted)) em_engine_cancel(engine);
 }

@@ -11,8 +11,8 @@ void em_interrupt_install(void);
 /* True since the first signal; for those who poll. Lives for ever. */
 const atomic_bool *em_interrupt_flag(void);
 
-/* The engine whose request a signal cancels; NULL: none. One that is watched when the signal has
- * come already is cancelled here. */
+/* One more engine whose request a signal cancels, EM_LANES_MAX at most; NULL: none any more. One
+ * that is watched when the signal has come already is cancelled here. */
 void em_interrupt_watch(em_engine *engine);
 
 #endif

@@ -46,6 +46,10 @@ static const choice memory_modes[] = {{"lightweight", EM_MEMORY_LIGHTWEIGHT},
                                       {"beefy", EM_MEMORY_BEEFY},
                                       {"auto", EM_MEMORY_AUTO},
                                       {0}};
+static const choice audio_devices[] = {{"auto", EM_AUDIO_DEVICE_AUTO},
+                                       {"cpu", EM_AUDIO_DEVICE_CPU},
+                                       {"device", EM_AUDIO_DEVICE_DEVICE},
+                                       {0}};
 static const choice teacache_modes[] = {{"branch", EM_TEACACHE_BRANCH},
                                         {"reference", EM_TEACACHE_REFERENCE},
                                         {0}};
@@ -155,8 +159,15 @@ static const option table[] = {
         "what was planned and used, as JSON; a drawing of it beside it", .fallback = "none"),
     OPT("device", TEXT, engine.device, JOB, "NAME",
         "auto: a GPU if there is one; cpu, cuda, cuda:N; ref: slow loops"),
+    OPT("audio_device", CHOICE, engine.audio_device, JOB, "NAME",
+        "where the voice is heard; auto is device; cpu changes the last bits",
+        .choices = audio_devices),
     OPT("threads", INT, engine.threads, JOB | EM_COMMAND_SYNTH | EM_COMMAND_INSPECT, "N",
         "0: every core that this process may use", .most = 1024),
+
+    OPT("parallel_jobs", INT, parallel_jobs, EM_COMMAND_BATCH | EM_COMMAND_PLAN, "N",
+        "jobs at once, each with its share of threads and budgets", .least = 1,
+        .most = EM_LANES_MAX),
 
     OPT("force", SWITCH, force, MAKE, NULL, "make finished videos anew"),
     OPT("only", LIST, only, EM_COMMAND_BATCH, "NAME...", "these jobs, by output_name",
@@ -650,6 +661,7 @@ void em_options_open(em_options *o, em_command command)
                       .engine = em_engine_params_default(),
                       .teacache = true,
                       .save_path = "outputs",
+                      .parallel_jobs = 1,
                       .size = "tiny",
                       .synth_seed = 1};
 }

@@ -48,6 +48,7 @@ typedef struct em_options {
     const char *config; /* more flags, in YAML */
     bool keep_temp, force, retry_failed, dry_run, skip_invalid, demo_model;
     em_texts only, allow_private;
+    int parallel_jobs;
     int shard[2]; /* which, from 1, of how many; 0 0: all */
     bool quiet, log_json, json, help, version;
     const char *size, *out, *path; /* synth, inspect */

@@ -87,11 +87,14 @@ void em_terminal_say(em_terminal *t, em_level level, const char *fmt, ...)
 
 /* ---- progress -------------------------------------------------------------------------------- */
 
-void em_terminal_job(em_terminal *t, size_t position, size_t count, const char *name)
+void em_terminal_job(em_terminal *t, int lane, size_t position, size_t count, const char *name)
 {
-    t->job[0] = 0;
-    if (count > 1) snprintf(t->job, sizeof t->job, "[%zu/%zu %.40s] ", position, count, name);
+    char *job = t->job[lane];
+    pthread_mutex_lock(&t->lock);
+    job[0] = t->doing[lane][0] = 0;
+    if (count > 1) snprintf(job, sizeof t->job[lane], "[%zu/%zu %.40s] ", position, count, name);
     t->said_ms = 0;
+    pthread_mutex_unlock(&t->lock);
 }
 
 static int columns(void)
@@ -100,18 +103,25 @@ static int columns(void)
     return ioctl(STDERR_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col ? w.ws_col : 80;
 }
 
-static void draw(em_terminal *t, const char *line)
+/* Every lane's part side by side, each as wide as an equal share of the screen. */
+static void draw(em_terminal *t)
 {
-    int room = columns() - 1;
+    static const char between[] = " | ";
+    int parts = 0, room = columns() - 1;
+    for (int i = 0; i < EM_LANES_MAX; i++) parts += t->doing[i][0] != 0;
     wipe(t);
-    t->drawn = fprintf(stderr, "%.*s", room, line);
+    int share = parts > 1 ? (room - (parts - 1) * 3) / parts : room;
+    for (int i = 0; i < EM_LANES_MAX; i++) {
+        if (!t->doing[i][0] || share < 1) continue;
+        t->drawn += fprintf(stderr, "%s%.*s", t->drawn ? between : "", share, t->doing[i]);
+    }
     fflush(stderr);
 }
 
-static void print_json_progress(const em_terminal *t, const em_progress *p)
+static void print_json_progress(const char *job, const em_progress *p)
 {
     fprintf(stderr, "{\"job\": ");
-    print_json_text(t->job);
+    print_json_text(job);
     fprintf(stderr,
             ", \"stage\": \"%s\", \"done\": %d, \"total\": %d, \"stage_seconds\": %.3f, "
             "\"seconds_left\": ",
@@ -122,10 +132,10 @@ static void print_json_progress(const em_terminal *t, const em_progress *p)
         fprintf(stderr, "%.1f}\n", p->remaining_ms / 1000);
 }
 
-static void describe(char *line, size_t room, const em_terminal *t, const em_progress *p)
+static void describe(char *line, size_t room, const char *job, const em_progress *p)
 {
     char spent[24], left[24];
-    int n = snprintf(line, room, "%s%-7s %d/%d  %s", t->job, em_stage_name(p->stage), p->done,
+    int n = snprintf(line, room, "%s%-7s %d/%d  %s", job, em_stage_name(p->stage), p->done,
                      p->total, em_format_seconds(spent, p->stage_ms / 1000));
     if (p->remaining_ms >= 0 && n > 0 && (size_t)n < room)
         snprintf(line + n, room - (size_t)n, ", about %s left",
@@ -141,17 +151,17 @@ static bool worth_a_line(const em_terminal *t, const em_progress *p)
            em_now_ms() - t->said_ms >= PAUSE_MS;
 }
 
-void em_terminal_progress(void *terminal, const em_progress *p)
+void em_terminal_progress(em_terminal *t, int lane, const em_progress *p)
 {
-    em_terminal *t = terminal;
-    char line[256];
+    char line[sizeof t->doing[lane]];
     if (t->quiet) return;
-    describe(line, sizeof line, t, p);
     pthread_mutex_lock(&t->lock);
+    describe(line, sizeof line, t->job[lane], p);
+    memcpy(t->doing[lane], line, sizeof line);
     if (t->mode == EM_TERMINAL_JSON) {
-        print_json_progress(t, p);
+        print_json_progress(t->job[lane], p);
     } else if (t->mode == EM_TERMINAL_REWRITES) {
-        draw(t, line);
+        draw(t);
     } else if (worth_a_line(t, p)) {
         fprintf(stderr, "%s\n", line);
         t->said_ms = em_now_ms();

@@ -322,12 +322,13 @@ struct em_file_writer {
     int fd;     /* of `part`, -1 before it is ours: what we did not make we do not remove */
 };
 
-/* dir = everything up to the last slash, or "."; part = dir/.NAME.part-PID */
+/* dir = everything up to the last slash, or "."; part = dir/.NAME.part-TID: two threads may write
+ * one target, the last one counts */
 static bool derive_paths(em_file_writer *w, const char *path)
 {
     const char *name = em_path_base(path);
     char part[32];
-    int pid_len = snprintf(part, sizeof part, ".part-%ld", (long)getpid());
+    int pid_len = snprintf(part, sizeof part, ".part-%ld", (long)gettid());
     w->path = em_strdup(path);
     w->dir = name == path ? em_strdup(".") : em_strndup(path, (size_t)(name - path));
     if (!w->path || !w->dir) return false;

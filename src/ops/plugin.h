@@ -7,7 +7,7 @@
 
 /* Raised when em_ops, em_run, em_device or em_tensor change: a plug-in of another build is
  * refused. */
-enum { EM_PLUGIN_ABI = 2 };
+enum { EM_PLUGIN_ABI = 3 };
 
 /* What a plug-in exports. The table lives until the process ends. */
 typedef struct em_plugin {

@@ -55,6 +55,15 @@ em_status em_ops_open(const em_ops **out, const char *device, em_err *err)
     return em_fail(err, EM_INVAL, "device '%s' is unknown: use auto, cpu, cuda or cuda:N", device);
 }
 
+em_status em_ops_open_lane(const em_ops **out, const char *device, int lane, em_err *err)
+{
+    const em_ops *ops = NULL;
+    em_status st = em_ops_open(&ops, device, err);
+    if (!st && lane > 0 && ops->lane) st = ops->lane(&ops, ops, lane, err);
+    if (!st) *out = ops;
+    return st;
+}
+
 const em_ops *em_ops_find(const char *device)
 {
     const em_ops *ops = NULL;

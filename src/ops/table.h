@@ -38,6 +38,9 @@ struct em_ops {
     em_device *device;
     /* A library's per-thread settings, for em_pool_create; NULL: none. */
     void (*thread_start)(void);
+    /* The table of the same device for the lane-th (from 1) of the runs that go on at once: with
+     * queues and library handles of its own. NULL: this table serves any number of them. */
+    em_status (*lane)(const em_ops **out, const em_ops *of, int lane, em_err *err);
     size_t (*linear_workspace)(em_run *r, em_tensor y, em_tensor x, em_tensor w);
     em_status (*linear)(em_run *r, em_tensor y, em_tensor x, em_tensor w, em_tensor b, em_act act,
                         void *ws);
@@ -81,6 +84,8 @@ em_ops_cpu(void); /* oneDNN and vector kernels; falls back to ref's where it has
 /* The table of a --device name: auto, cpu, ref, cuda, cuda:N. EM_INVAL: there is no such device in
  * this build or on this machine; the sentence says why. The table lives as long as the process. */
 em_status em_ops_open(const em_ops **out, const char *device, em_err *err);
+/* The same for the lane-th run of those that go on at once, from 0 to EM_LANES_MAX - 1. */
+em_status em_ops_open_lane(const em_ops **out, const char *device, int lane, em_err *err);
 const em_ops *em_ops_find(const char *device); /* the same; NULL when there is none */
 
 /* One more name for em_ops_open: how tests bring tables of their own. `name` without a colon,

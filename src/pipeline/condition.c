@@ -1,5 +1,5 @@
-/* What the transformer looks at: portrait, prompt, picture, voice. Each stage runs one encoder and
- * leaves nothing behind but what the steps need. */
+/* What the transformer looks at: portrait, prompt, picture; hearing.c has the voice. Each stage
+ * runs one encoder and leaves nothing behind but what the steps need. */
 #include "pipeline/job.h"
 
 enum { MASK_CHANNELS = 4 };
@@ -83,26 +83,6 @@ void em_job_image(em_job *j)
     em_tensor clip = em_clip_vit_forward(r, j->engine->clip, image, NULL); // (257, D)
     em_dit_kv kv = em_dit_image(r, j->engine->dit, clip);
     for (int b = 0; b < EM_BRANCHES; b++) j->cond[b].image = kv;
-    em_run_release(r, m);
-    em_job_stage_end(j, 1);
-}
-
-void em_job_audio(em_job *j)
-{
-    em_run *r = &j->run;
-    const em_wav2vec2_config *s = em_wav2vec2_sizes(j->engine->speech);
-    int64_t n = j->frames;
-    em_job_stage(j, EM_STAGE_AUDIO, 1);
-    em_mark m = em_run_mark(r);
-    em_tensor wave = em_upload(r, j->wave, EM_F32, EM_SHAPE((int64_t)j->wave_n));
-    em_tensor hidden = em_wav2vec2_forward(r, j->engine->speech, wave, n, NULL); // (F, layers, C)
-    em_tensor windows = em_gather(r, hidden, j->window, n * EM_DIT_WINDOW);
-    windows =
-        em_view(windows, EM_SHAPE(n, EM_DIT_WINDOW, s->layers, s->hidden)); // (F, 5, layers, C)
-    j->cond[EM_BRANCH_AUDIO].audio = em_dit_audio(r, j->engine->dit, windows, j->grid.frames);
-    if (j->branches > 1)
-        j->cond[EM_BRANCH_SILENT].audio =
-            em_dit_audio(r, j->engine->dit, (em_tensor){0}, j->grid.frames);
     em_run_release(r, m);
     em_job_stage_end(j, 1);
 }

@@ -165,6 +165,30 @@ static em_status check_widths(const em_engine *e, em_err *err)
 
 /* ---- engine ---------------------------------------------------------------------------------- */
 
+const em_ops *em_engine_annex_ops(const em_ops *ops, em_audio_device where)
+{
+    const em_ops *processor = where == EM_AUDIO_DEVICE_CPU ? em_ops_find("cpu") : ops;
+    return processor != ops ? processor : NULL;
+}
+
+static em_residency weights_on(const em_engine *e, em_device *d)
+{
+    return (em_residency){.device = d,
+                          .dtype = e->dtype,
+                          .pool = e->pool,
+                          .prefetch = !d->host_addressable};
+}
+
+static em_status choose_lane(em_engine *e, const em_engine_params *p, em_err *err)
+{
+    e->lane = p->lane;
+    e->lanes = p->lanes ? p->lanes : 1;
+    if (e->lanes < 1 || e->lanes > EM_LANES_MAX || e->lane < 0 || e->lane >= e->lanes)
+        return em_fail(err, EM_INVAL, "lane %d of %d: 1 to %d are possible", p->lane, p->lanes,
+                       EM_LANES_MAX);
+    return EM_OK;
+}
+
 static em_status choose_device(em_engine *e, const em_engine_params *p, em_err *err)
 {
     static const em_dtype dtype[] = {
@@ -172,20 +196,81 @@ static em_status choose_device(em_engine *e, const em_engine_params *p, em_err *
     const char *name = p->device ? p->device : "auto";
     if ((unsigned)p->dtype > EM_WEIGHT_FLOAT32)
         return em_fail(err, EM_INVAL, "weight_dtype is none of bfloat16, float16 and float32");
+    if ((unsigned)p->audio_device > EM_AUDIO_DEVICE_DEVICE)
+        return em_fail(err, EM_INVAL, "audio_device is none of auto, cpu and device");
     e->dtype = dtype[p->dtype];
     e->memory_mode = p->memory_mode;
     e->vram_budget_bytes = p->vram_budget_bytes;
     e->ram_budget_bytes = p->ram_budget_bytes;
-    em_status st = em_ops_open(&e->ops, name, err);
-    if (!st) st = em_pool_create(&e->pool, p->threads, e->ops->thread_start, err);
+    em_status st = choose_lane(e, p, err);
+    if (!st) st = em_ops_open_lane(&e->ops, name, e->lane, err);
     if (st) return st;
-    em_device *d = e->ops->device;
-    e->residency = (em_residency){.device = d,
-                                  .dtype = e->dtype,
-                                  .pool = e->pool,
-                                  .prefetch = !d->host_addressable};
+    e->annex.ops = em_engine_annex_ops(e->ops, p->audio_device);
+    const em_ops *annex = e->annex.ops;
+    st = em_pool_create(&e->pool, p->threads, annex ? annex->thread_start : e->ops->thread_start,
+                        err);
+    if (st) return st;
+    e->residency = weights_on(e, e->ops->device);
+    if (annex) e->annex.residency = weights_on(e, annex->device);
     return EM_OK;
 }
+
+/* ---- shares ---------------------------------------------------------------------------------- */
+
+/* What the device takes of its memory once, whatever the lanes. */
+static uint64_t once_on_device(const em_engine *e)
+{
+    const em_device *d = e->ops->device;
+    return d->context_bytes + (uint64_t)(e->lanes - 1) * d->lane_bytes;
+}
+
+/* A lane's part of `all`, of which `once` is everybody's. */
+static uint64_t part(uint64_t all, uint64_t once, int lanes)
+{
+    return all > once ? (all - once) / (uint64_t)lanes : 0;
+}
+
+static uint64_t free_of(em_device *d)
+{
+    uint64_t total = 0, free = 0;
+    d->memory_info(d, &total, &free);
+    return free;
+}
+
+/* This lane's budgets. The process is there once, and so is a device's context; those who open
+ * later take as much of the host as this one did. */
+static void take_share(em_engine *e, uint64_t rss_before)
+{
+    em_device *d = e->ops->device;
+    uint64_t rss = em_process_memory_now().rss_bytes, later = (uint64_t)(e->lanes - 1 - e->lane);
+    uint64_t most = rss + free_of(&em_device_host);
+    e->base_bytes = rss;
+    if (e->lanes == 1) return;
+    if (rss > rss_before) e->base_bytes += later * (rss - rss_before);
+    if (e->ram_budget_bytes && e->ram_budget_bytes < most) most = e->ram_budget_bytes;
+    e->ram_budget_bytes = e->base_bytes + part(most, e->base_bytes, e->lanes);
+    if (d->host_addressable) {
+        e->vram_budget_bytes /= (uint64_t)e->lanes;
+        return;
+    }
+    uint64_t room = part(free_of(d), later * d->lane_bytes, e->lanes);
+    uint64_t may = part(e->vram_budget_bytes, once_on_device(e), e->lanes);
+    if (e->vram_budget_bytes && may < room) room = may;
+    e->vram_budget_bytes = d->context_bytes + room;
+}
+
+uint64_t em_engine_vram_of_all(const em_engine *e, uint64_t bytes)
+{
+    const em_device *d = e->ops->device;
+    return once_on_device(e) + (bytes - d->context_bytes) * (uint64_t)e->lanes;
+}
+
+uint64_t em_engine_ram_of_all(const em_engine *e, uint64_t bytes)
+{
+    return e->base_bytes + (bytes - e->base_bytes) * (uint64_t)e->lanes;
+}
+
+/* ---- open and close -------------------------------------------------------------------------- */
 
 /* A folder that cannot be used costs a warning: nothing depends on it. */
 static void open_prompt_folder(em_engine *e, const em_engine_params *p)
@@ -202,6 +287,18 @@ static void open_prompt_folder(em_engine *e, const em_engine_params *p)
         em_logf(&e->log, EM_LOG_WARN, "%s: prompts are not kept for the next run", err.msg);
 }
 
+static void open_rates(em_engine *e, const em_engine_params *p)
+{
+    const em_rates_params q = {.ops = e->ops,
+                               .annex = e->annex.ops,
+                               .pool = e->pool,
+                               .dtype = e->dtype,
+                               .lanes = e->lanes,
+                               .path = p->rates_path,
+                               .log = &e->log};
+    em_rates_open(&e->rates, &q);
+}
+
 em_status em_engine_open(em_engine **out, const em_engine_params *p, em_err *err)
 {
     const em_model_source source = {.model_dir = p->model_name,
@@ -211,6 +308,7 @@ em_status em_engine_open(em_engine **out, const em_engine_params *p, em_err *err
                                     .vae_path = p->vae_path,
                                     .ckpt_idx = p->ckpt_idx};
     em_status st;
+    uint64_t rss_before = em_process_memory_now().rss_bytes;
     em_engine *e = em_alloc(sizeof *e);
     if (!e) return em_fail(err, EM_NOMEM, "no memory for an engine");
     e->log = p->log;
@@ -220,15 +318,16 @@ em_status em_engine_open(em_engine **out, const em_engine_params *p, em_err *err
     if (!st) st = check_widths(e, err);
     if (!st) st = em_tokenizer_open(&e->tokenizer, e->folder->files.tokenizer, err);
     if (!st) st = em_prompt_cache_open(&e->prompts, err);
-    if (!st) em_rates_open(&e->rates, e->ops, e->pool, e->dtype, p->rates_path, &e->log);
+    if (!st) open_rates(e, p);
     if (!st) st = em_memory_report_open(&e->report, p->memory_report_path, err);
     if (!st) open_prompt_folder(e, p);
-    if (st)
+    if (st) {
         em_engine_close(&e);
-    else
-        *out = e;
-    if (!st) e->base_bytes = em_process_memory_now().rss_bytes;
-    return st;
+        return st;
+    }
+    take_share(e, rss_before);
+    *out = e;
+    return EM_OK;
 }
 
 void em_engine_close(em_engine **engine)
@@ -237,6 +336,8 @@ void em_engine_close(em_engine **engine)
     if (!e) return;
     em_residency_close(&e->residency);
     em_arena_close(&e->block);
+    em_residency_close(&e->annex.residency);
+    em_arena_close(&e->annex.block);
     em_vae_close(&e->vae);
     em_umt5_close(&e->t5);
     em_clip_vit_close(&e->clip);
@@ -254,18 +355,36 @@ void em_engine_close(em_engine **engine)
     *engine = NULL;
 }
 
+static em_status drop(em_residency *weights, em_arena *block, em_err *err)
+{
+    if (!block->base) return EM_OK;
+    em_status st = em_residency_set_store(weights, NULL, 0, err);
+    em_arena_close(block);
+    return st;
+}
+
+static em_status take(em_residency *weights, em_arena *block, size_t size_bytes, em_err *err)
+{
+    if (block->base && block->size_bytes >= size_bytes) return EM_OK;
+    em_status st = drop(weights, block, err);
+    return st ? st : em_arena_open(block, weights->device, size_bytes, false, err);
+}
+
 em_status em_engine_drop_block(em_engine *e, em_err *err)
 {
-    em_status st = em_residency_set_store(&e->residency, NULL, 0, err);
-    em_arena_close(&e->block);
-    return st;
+    em_status st = drop(&e->residency, &e->block, err);
+    em_status annex = drop(&e->annex.residency, &e->annex.block, err);
+    return st ? st : annex;
 }
 
 em_status em_engine_take_block(em_engine *e, size_t size_bytes, em_err *err)
 {
-    if (e->block.base && e->block.size_bytes >= size_bytes) return EM_OK;
-    em_status st = em_engine_drop_block(e, err);
-    return st ? st : em_arena_open(&e->block, e->ops->device, size_bytes, false, err);
+    return take(&e->residency, &e->block, size_bytes, err);
+}
+
+em_status em_engine_take_annex(em_engine *e, size_t size_bytes, em_err *err)
+{
+    return take(&e->annex.residency, &e->annex.block, size_bytes, err);
 }
 
 bool em_engine_step_down(em_engine *e, em_memory_kind failed, const char **what)
@@ -294,6 +413,12 @@ em_status em_engine_release_block(em_engine *e, em_err *err)
     return e->memory_mode == EM_MEMORY_LIGHTWEIGHT ? em_engine_drop_block(e, err) : EM_OK;
 }
 
+em_status em_engine_release_annex(em_engine *e, em_err *err)
+{
+    if (e->memory_mode != EM_MEMORY_LIGHTWEIGHT) return EM_OK;
+    return drop(&e->annex.residency, &e->annex.block, err);
+}
+
 void em_engine_cancel(em_engine *engine)
 {
     atomic_store(&engine->cancel, true);
@@ -311,4 +436,13 @@ em_run em_engine_run(em_engine *e)
                     .pool = e->pool,
                     .dtype = e->dtype,
                     .cancel = &e->cancel};
+}
+
+em_run em_engine_annex_run(em_engine *e)
+{
+    em_run r = em_engine_run(e);
+    r.ops = e->annex.ops;
+    r.residency = &e->annex.residency;
+    r.arena = e->annex.block;
+    return r;
 }

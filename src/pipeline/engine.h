@@ -38,6 +38,14 @@ typedef struct em_step_down {
     char reason[256]; /* of the last one; or empty */
 } em_step_down;
 
+/* A second place to compute, for the audio encoder alone, where --audio_device asks for one. Its
+ * memory is the host's. */
+typedef struct em_annex {
+    const em_ops *ops; /* NULL: there is none, the encoder runs where everything does */
+    em_residency residency;
+    em_arena block;
+} em_annex;
+
 struct em_engine {
     em_log log;
     em_model_config *folder; /* owned, like everything below */
@@ -55,9 +63,11 @@ struct em_engine {
     em_dtype dtype;
     em_residency residency;
     em_arena block; /* device memory of the runs; kept between them unless memory is to be spared */
+    em_annex annex;
     em_memory_mode memory_mode;
-    uint64_t vram_budget_bytes, ram_budget_bytes; /* 0: what is free */
-    uint64_t base_bytes;                          /* the process, once all models were opened */
+    uint64_t vram_budget_bytes, ram_budget_bytes; /* this lane's; 0: what is free */
+    int lane, lanes;
+    uint64_t base_bytes; /* the process, once all models were opened */
     em_rates rates;
     em_step_down down;
     em_memory_report report;
@@ -67,24 +77,36 @@ struct em_engine {
 };
 
 typedef enum em_memory_kind {
-    EM_MEMORY_BLOCK, /* scratch and weights, on the device */
-    EM_MEMORY_RING,  /* page-locked, between files and the device */
-    EM_MEMORY_IMAGES /* page-locked, of streamed weights */
+    EM_MEMORY_BLOCK,  /* scratch and weights, on the device */
+    EM_MEMORY_RING,   /* page-locked, between files and the device */
+    EM_MEMORY_IMAGES, /* page-locked, of streamed weights */
+    EM_MEMORY_ANNEX   /* of the host, for the annex */
 } em_memory_kind;
 
 /* A run on the engine's device without an arena: open one (or a virtual one) in it before use. */
 em_run em_engine_run(em_engine *e);
+em_run em_engine_annex_run(em_engine *e); /* the same in the annex, if there is one */
 
 /* A block of device memory of at least size_bytes in e->block; weights in an older one that is too
- * small are given up. */
+ * small are given up. The same for e->annex.block. */
 em_status em_engine_take_block(em_engine *e, size_t size_bytes, em_err *err);
+em_status em_engine_take_annex(em_engine *e, size_t size_bytes, em_err *err);
 /* Takes the next rung after `failed`, which kind of memory it was that could not be had; false:
  * none is left. *what (borrowed) becomes its description. */
 bool em_engine_step_down(em_engine *e, em_memory_kind failed, const char **what);
-/* Gives the block back, whatever the mode. */
+/* Gives both blocks back, whatever the mode. */
 em_status em_engine_drop_block(em_engine *e, em_err *err);
-/* After a run: gives the block back where memory is to be spared. */
+/* After a run, and after the annex's part of it: gives the block back where memory is to be
+ * spared. */
 em_status em_engine_release_block(em_engine *e, em_err *err);
+em_status em_engine_release_annex(em_engine *e, em_err *err);
+
+/* The budget of all lanes that gives each of them this one; its own where there is one lane. */
+uint64_t em_engine_vram_of_all(const em_engine *e, uint64_t bytes);
+uint64_t em_engine_ram_of_all(const em_engine *e, uint64_t bytes);
+
+/* The table that hears the voice when `ops` does the rest; NULL: `ops` does that, too. */
+const em_ops *em_engine_annex_ops(const em_ops *ops, em_audio_device where);
 
 /* Opens one model's checkpoint as the folder says: files laid over one another, prefixes dropped.
  * *out is owned by the caller. */

@@ -36,31 +36,48 @@ static void method(em_job *j)
     em_job_decode(j);
 }
 
+/* What a run that plans looks at. */
+typedef struct stage_set {
+    em_ops ops;
+    em_residency weights;
+} stage_set;
+
+/* A run as `real` would be, on a plan; the order of its weights goes into *trace. */
+static em_run planned(em_run real, em_engine *e, stage_set *set, em_trace *trace)
+{
+    em_trace_close(trace);
+    em_ops_plan(&set->ops, real.ops);
+    set->weights = (em_residency){.device = real.ops->device,
+                                  .dtype = e->dtype,
+                                  .counts_only = true,
+                                  .serial = ++e->plans,
+                                  .capacity_bytes = SIZE_MAX,
+                                  .record = trace};
+    real.ops = &set->ops;
+    real.residency = &set->weights;
+    real.plans = true;
+    em_arena_open_virtual(&real.arena);
+    return real;
+}
+
 em_status em_job_rehearse(em_job *j, em_cut cut, em_memo *memo, em_err *err)
 {
     em_engine *e = j->engine;
-    em_ops plan;
-    em_residency weights = {.device = e->ops->device,
-                            .dtype = e->dtype,
-                            .counts_only = true,
-                            .serial = ++e->plans,
-                            .capacity_bytes = SIZE_MAX,
-                            .record = &j->trace};
-    em_trace_close(&j->trace);
-    em_ops_plan(&plan, e->ops);
-    j->run = em_engine_run(e);
-    j->run.ops = &plan;
-    j->run.plans = true;
+    em_job_annex *a = &j->annex;
+    stage_set set, annex = {0};
+    j->run = planned(em_engine_run(e), e, &set, &j->trace);
     j->run.cut = cut;
     j->run.memo = memo;
-    j->run.residency = &weights;
-    em_arena_open_virtual(&j->run.arena);
+    if (e->annex.ops) a->run = planned(em_engine_annex_run(e), e, &annex, &a->trace);
     j->result.forwards = 0;
     method(j);
-    em_residency_close(&weights);
+    em_residency_close(&set.weights);
+    em_residency_close(&annex.weights);
     if (j->run.err.code) return em_fail(err, j->run.err.code, "%s", j->run.err.msg);
-    if (j->trace.failed) return em_fail(err, EM_NOMEM, "no memory for a plan");
+    if (j->trace.failed || a->trace.failed) return em_fail(err, EM_NOMEM, "no memory for a plan");
     em_trace_link(&j->trace);
+    em_trace_link(&a->trace);
+    a->need = (em_stage_need){.scratch_bytes = a->run.arena.peak_bytes, .end = a->trace.count};
     j->result.scratch_bytes = j->run.arena.peak_bytes;
     j->total_flops = j->run.flops;
     return EM_OK;
@@ -95,7 +112,9 @@ static em_status take_memory(em_job *j, em_memory_kind *failed, em_err *err)
     if (st) return st;
     st = em_residency_prepare(w, &j->trace, j->policy.image_bytes, &images_failed, err);
     *failed = images_failed ? EM_MEMORY_IMAGES : EM_MEMORY_RING;
-    return st;
+    if (st || !e->annex.ops) return st;
+    *failed = EM_MEMORY_ANNEX;
+    return em_job_take_annex(j, err);
 }
 
 /* A block that an earlier request needed larger leaves more to weights: what that one used and this

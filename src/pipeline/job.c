@@ -289,5 +289,6 @@ void em_job_close(em_job *j)
     close_offload(j);
     for (size_t i = 0; i < EM_COUNT(owned); i++) em_free(owned[i]);
     em_trace_close(&j->trace);
+    em_trace_close(&j->annex.trace);
     *j = (em_job){0};
 }

@@ -39,11 +39,20 @@ typedef struct em_job_replay {
     bool ran;               /* once in the ordinary way: libraries have chosen, weights have come */
 } em_job_replay;
 
+/* The audio encoder's run, where the engine has an annex for it. */
+typedef struct em_job_annex {
+    em_run run;
+    em_trace trace; /* owned */
+    em_stage_need need;
+    size_t block_bytes;
+} em_job_annex;
+
 struct em_job {
     em_engine *engine; /* borrowed, like the next two */
     const em_params *p;
     const em_sink *sink;
     em_run run;
+    em_job_annex annex;
 
     int width, height; /* of the video */
     int frames;
@@ -117,9 +126,12 @@ em_status em_job_take_offload(em_job *j, em_err *err);
 void em_job_encode(em_job *j);  /* y: the portrait as latents */
 void em_job_text(em_job *j);    /* cond[].text */
 void em_job_image(em_job *j);   /* cond[].image */
-void em_job_audio(em_job *j);   /* cond[].audio, with and without the voice */
+void em_job_audio(em_job *j);   /* cond[].audio, with and without the voice: hearing.c */
 void em_job_denoise(em_job *j); /* x: from noise to the clip's latents */
 void em_job_decode(em_job *j);  /* frames into the sink */
+
+/* Before the run: the memory of the engine's annex, as the policy sized it. */
+em_status em_job_take_annex(em_job *j, em_err *err);
 
 /* How many latents go into the VAE at once when `done` of them are: the first goes alone. */
 int64_t em_job_portion(const em_job *j, int64_t done);

@@ -127,6 +127,15 @@ static json_t *describe_whole(const em_result *r, double ms)
                      (json_int_t)r->copied_bytes, "host_bytes", (json_int_t)r->host_bytes);
 }
 
+/* Beside the block: nothing, unless another device hears the voice. */
+static json_t *describe_voice(const em_result *r)
+{
+    return json_pack("{s:I, s:I, s:I, s:I}", "block_bytes", (json_int_t)r->voice_block_bytes,
+                     "scratch_bytes", (json_int_t)r->voice_scratch_bytes, "weights_bytes",
+                     (json_int_t)r->voice_weights_bytes, "mapped_bytes",
+                     (json_int_t)r->voice_mapped_bytes);
+}
+
 static double real_ms(const em_result *r)
 {
     double sum = 0;
@@ -140,7 +149,7 @@ static json_t *describe_job(const em_memory_report *r, const em_memory_job *j)
     uint64_t beyond = j->block_bytes > p->device_bytes ? j->block_bytes - p->device_bytes : 0;
     return json_pack(
         "{s:i, s:i, s:i, s:s, s:s?, s:i, s:i, s:i, s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:o, "
-        "s:o, s:o}",
+        "s:o, s:o, s:o}",
         "width", p->width, "height", p->height, "frames", p->frames, "policy", p->policy,
         "step_down", j->real.step_down[0] ? j->real.step_down : NULL, "forwards", j->real.forwards,
         "forwards_replayed", j->real.forwards_replayed, "narrower_by", p->width_rung, "block_bytes",
@@ -150,7 +159,9 @@ static json_t *describe_job(const em_memory_report *r, const em_memory_job *j)
         (json_int_t)j->real.host_bytes, "driver_used_peak_bytes",
         bytes(j->real.driver_bytes, !r->host), "context_bytes", bytes(p->context_bytes, !r->host),
         "planned", describe_whole(p, p->forecast_ms), "measured",
-        describe_whole(&j->real, real_ms(&j->real)), "stages", describe_stages(j));
+        describe_whole(&j->real, real_ms(&j->real)), "stages", describe_stages(j), "voice",
+        json_pack("{s:s, s:o, s:o}", "device", p->voice_device, "planned", describe_voice(p),
+                  "measured", describe_voice(&j->real)));
 }
 
 static json_t *describe(const em_memory_report *r)

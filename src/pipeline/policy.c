@@ -5,6 +5,7 @@
 #include "memory/staging.h"
 #include "pipeline/job.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* How far behind the fastest the least memory may be. */
@@ -48,6 +49,7 @@ typedef struct choice {
     em_policy_room room;
     em_policy policy;
     em_memo memo;
+    em_budget annex; /* where there is one */
 } choice;
 
 static bool on_host(const choice *c)
@@ -184,11 +186,37 @@ static uint64_t ram_limit(const em_engine *e)
     return e->ram_budget_bytes ? lesser(e->ram_budget_bytes, could) : could;
 }
 
-/* Of the host beside the block: the process, the job, weights in their files, and what moves them.
- * After em_budget_try. */
-static uint64_t rest_of(const choice *c, const em_budget *b)
+/* A block for the annex: no width changes what the audio encoder takes. */
+static em_status size_annex(choice *c, em_err *err)
 {
-    uint64_t rest = c->engine->base_bytes + job_bytes(c->job) + b->mapped_bytes + b->source_bytes;
+    em_engine *e = c->engine;
+    em_job_annex *a = &c->job->annex;
+    em_budget *b = &c->annex;
+    if (!e->annex.ops) return EM_OK;
+    em_status st = em_budget_open(b, &a->need, 1, &a->trace, &e->annex.residency, &e->plans, err);
+    if (st) return st;
+    bool least = e->memory_mode == EM_MEMORY_LIGHTWEIGHT && em_budget_try(b, b->smallest_bytes);
+    a->block_bytes = least ? b->smallest_bytes : b->largest_bytes;
+    return EM_OK;
+}
+
+/* Host memory of the annex: its block, and weights in their file. */
+static uint64_t annex_bytes(choice *c)
+{
+    em_budget *b = &c->annex;
+    size_t block = c->job->annex.block_bytes;
+    if (!c->engine->annex.ops) return 0;
+    b->like.drop_unpinned = !c->policy.keep_mapped;
+    em_budget_try(b, block);
+    return block + b->mapped_bytes + b->source_bytes;
+}
+
+/* Of the host beside the block: the process, the job, weights in their files, what moves them, and
+ * the annex. After em_budget_try. */
+static uint64_t rest_of(choice *c, const em_budget *b)
+{
+    uint64_t rest = c->engine->base_bytes + job_bytes(c->job) + b->mapped_bytes + b->source_bytes +
+                    annex_bytes(c);
     if (on_host(c)) return rest;
     return rest + EM_STAGING_BUFFERS * c->policy.ring_bytes + b->image_bytes;
 }
@@ -368,6 +396,7 @@ static void adopt(choice *c, candidate best)
     em_job *j = c->job;
     variant *v = &c->at[best.width];
     em_result *r = &j->result;
+    const em_ops *annex = c->engine->annex.ops;
     double stage_ms[EM_STAGE_COUNT];
     uint64_t smallest = r->smallest_bytes, largest = r->largest_bytes;
     try(c, best.width, best.block_bytes, &best);
@@ -386,8 +415,8 @@ static void adopt(choice *c, candidate best)
     *r = v->result;
     r->smallest_bytes = smallest;
     r->largest_bytes = largest;
-    r->smallest_vram_budget = c->room.smallest_vram;
-    r->smallest_ram_budget = c->room.smallest_ram;
+    r->smallest_vram_budget = em_engine_vram_of_all(c->engine, c->room.smallest_vram);
+    r->smallest_ram_budget = em_engine_ram_of_all(c->engine, c->room.smallest_ram);
     r->width_rung = best.width;
     r->device_bytes = best.block_bytes;
     r->context_bytes = c->engine->ops->device->context_bytes;
@@ -397,6 +426,12 @@ static void adopt(choice *c, candidate best)
     r->pinned_bytes = b->image_bytes + EM_STAGING_BUFFERS * c->policy.ring_bytes;
     if (!on_host(c)) r->pinned_bytes += frames_bytes(j) + offload_bytes(j);
     r->host_bytes = rest_of(c, b) + (on_host(c) ? best.block_bytes : 0);
+    snprintf(r->voice_device, sizeof r->voice_device, "%s",
+             (annex ? annex : c->engine->ops)->device->name);
+    r->voice_block_bytes = j->annex.block_bytes;
+    r->voice_scratch_bytes = j->annex.need.scratch_bytes;
+    r->voice_weights_bytes = j->annex.need.store_peak_bytes;
+    r->voice_mapped_bytes = j->annex.need.mapped_peak_bytes;
     r->forecast_ms = forecast(c, v, stage_ms);
     r->rates_measured = em_rates_measured(&c->engine->rates);
     for (int s = 0; s < EM_STAGE_COUNT; s++) {
@@ -423,6 +458,7 @@ em_status em_policy_choose(em_job *j, em_err *err)
                            : e->down.small_ring ? (size_t)EM_STAGING_LEAST_BYTES
                                                 : (size_t)EM_STAGING_BYTES;
     for (int w = 0; !st && w < EM_WIDTHS; w++) st = rehearse(c, w, err);
+    if (!st) st = size_annex(c, err);
     if (!st) {
         bool fits = find_limits(c);
         weigh_beefy(c);

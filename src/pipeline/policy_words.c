@@ -110,6 +110,10 @@ void em_policy_describe(em_job *j, const em_policy_room *room)
         add_host(&t, j);
     else
         add_device(&t, j);
+    if (e->lanes > 1) add(&t, "; each of %d jobs at once has as much", e->lanes);
+    if (e->annex.ops)
+        add(&t, "; the voice is heard on %s (%s)", r->voice_device,
+            em_format_bytes(a, r->voice_block_bytes + r->voice_mapped_bytes));
     if (e->memory_mode == EM_MEMORY_AUTO)
         add(&t, "; the fastest that fits %s", em_format_bytes(a, room->limit_bytes));
     if (e->memory_mode == EM_MEMORY_LIGHTWEIGHT && room->all_bytes <= room->limit_bytes)
@@ -117,32 +121,52 @@ void em_policy_describe(em_job *j, const em_policy_room *room)
     add(&t, ".");
 }
 
+/* "; --parallel_jobs 2 would do": how many could have that much each. */
+static void add_fewer(text *t, const em_engine *e, uint64_t need, uint64_t may)
+{
+    uint64_t lanes = need ? may * (uint64_t)e->lanes / need : 0;
+    if (e->lanes == 1) return;
+    add(t, "; that is for each of %d jobs at once", e->lanes);
+    if (lanes) add(t, ", --parallel_jobs %d leaves each of them enough", (int)lanes);
+}
+
+static uint64_t beyond(uint64_t all, uint64_t once)
+{
+    return all > once ? all - once : 0;
+}
+
 em_status em_policy_refuse(const em_job *j, const em_policy_room *room, em_err *err)
 {
     const em_engine *e = j->engine;
     bool host = e->ops->device->host_addressable;
     bool ram = host && !(e->vram_budget_bytes && e->vram_budget_bytes <= room->limit_bytes);
-    const char *flag = ram ? "ram_budget" : "vram_budget";
-    uint64_t need = ram ? room->smallest_ram : room->smallest_vram;
-    uint64_t may = ram ? room->ram_bytes : room->limit_bytes;
-    em_status code = host ? EM_NOMEM : EM_NOVRAM;
-    char a[16], b[16];
-    uint64_t beefy = room->once_bytes + (ram ? room->rest_bytes : 0);
-    if (e->memory_mode == EM_MEMORY_BEEFY && room->others_fit)
+    bool beefy = e->memory_mode == EM_MEMORY_BEEFY && room->others_fit;
+    bool pinned = !beefy && !host && j->result.smallest_bytes <= room->limit_bytes;
+    const char *flag = ram || pinned ? "ram_budget" : "vram_budget";
+    uint64_t need = ram || pinned ? room->smallest_ram : room->smallest_vram;
+    uint64_t may = ram || pinned ? room->ram_bytes : room->limit_bytes;
+    uint64_t once = ram || pinned ? e->base_bytes : e->ops->device->context_bytes;
+    char a[16], b[16], rest[160] = "";
+    text t = {.out = rest, .size = sizeof rest};
+    em_status code = host || pinned ? EM_NOMEM : EM_NOVRAM;
+    if (beefy) need = room->once_bytes + (ram ? room->rest_bytes : once);
+    uint64_t all = ram || pinned ? em_engine_ram_of_all(e, need) : em_engine_vram_of_all(e, need);
+    add_fewer(&t, e, beyond(need, once), ram || pinned ? beyond(may, once) : may);
+    if (beefy)
         return em_fail(err, code,
                        "beefy needs %s for %d frames of %d x %d, there is room for %s: use "
-                       "--memory_mode auto, or --%s %lluM",
-                       em_format_bytes(a, beefy), j->frames, j->width, j->height,
-                       em_format_bytes(b, may), flag, mebibytes(beefy));
-    if (!host && j->result.smallest_bytes <= room->limit_bytes)
-        return em_fail(err, EM_NOMEM,
+                       "--memory_mode auto, or --%s %lluM%s",
+                       em_format_bytes(a, need), j->frames, j->width, j->height,
+                       em_format_bytes(b, may), flag, mebibytes(all), rest);
+    if (pinned)
+        return em_fail(err, code,
                        "%d frames of %d x %d need %s of host memory in any mode, more than there "
-                       "is: --ram_budget %lluM would do",
-                       j->frames, j->width, j->height, em_format_bytes(a, room->smallest_ram),
-                       mebibytes(room->smallest_ram));
+                       "is: --ram_budget %lluM would do%s",
+                       j->frames, j->width, j->height, em_format_bytes(a, need), mebibytes(all),
+                       rest);
     return em_fail(err, code,
                    "%d frames of %d x %d need %s in any mode, there is room for %s: --%s %lluM "
-                   "would do, or a smaller --sample_size or --video_length",
+                   "would do, or a smaller --sample_size or --video_length%s",
                    j->frames, j->width, j->height, em_format_bytes(a, need),
-                   em_format_bytes(b, may), flag, mebibytes(need));
+                   em_format_bytes(b, may), flag, mebibytes(all), rest);
 }

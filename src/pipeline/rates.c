@@ -89,25 +89,41 @@ static void write_file(const em_rates *r)
 
 /* ---- rates ----------------------------------------------------------------------------------- */
 
-void em_rates_open(em_rates *r, const em_ops *ops, const em_pool *pool, em_dtype dtype,
-                   const char *path, const em_log *log)
+/* Of a table, on as many threads. */
+static double assumed(const em_ops *ops, int threads, em_dtype dtype)
 {
-    bool host = ops->device->host_addressable;
-    int threads = em_pool_threads(pool);
     double narrow = dtype == EM_F32 ? 1 : 2;
+    return ops->device->host_addressable ? HOST_FLOPS_PER_MS * narrow * threads
+                                         : DEVICE_FLOPS_PER_MS * narrow / 2;
+}
+
+/* "NAME, DEVICE, 0 threads, BF16, voice on cpu, 2 at once" */
+static void name_key(em_rates *r, const em_rates_params *p)
+{
+    bool host = p->ops->device->host_addressable || p->annex;
+    char lanes[24] = "";
+    if (p->lanes > 1) snprintf(lanes, sizeof lanes, ", %d at once", p->lanes);
+    snprintf(r->key, sizeof r->key, "%s, %s, %d threads, %s%s%s%s", p->ops->name,
+             p->ops->device->name, host ? em_pool_threads(p->pool) : 0, em_dtype_name(p->dtype),
+             p->annex ? ", voice on " : "", p->annex ? p->annex->name : "", lanes);
+}
+
+void em_rates_open(em_rates *r, const em_rates_params *p)
+{
+    bool host = p->ops->device->host_addressable;
+    int threads = em_pool_threads(p->pool);
     em_err absent = {0};
     json_t *doc = NULL;
-    *r = (em_rates){.path = path ? em_strdup(path) : NULL,
-                    .log = log,
+    *r = (em_rates){.path = p->path ? em_strdup(p->path) : NULL,
+                    .log = p->log,
                     .product_ms = host ? HOST_PRODUCT_MS : DEVICE_PRODUCT_MS,
                     .pack_bytes_per_ms = PACK_BYTES_PER_MS,
                     .copy_bytes_per_ms = COPY_BYTES_PER_MS,
                     .overlaps = !host};
-    snprintf(r->key, sizeof r->key, "%s, %s, %d threads, %s", ops->name, ops->device->name,
-             host ? threads : 0, em_dtype_name(dtype));
+    name_key(r, p);
     for (int s = 0; s < EM_STAGE_COUNT; s++)
-        r->flops_per_ms[s] =
-            host ? HOST_FLOPS_PER_MS * narrow * threads : DEVICE_FLOPS_PER_MS * narrow / 2;
+        r->flops_per_ms[s] = assumed(p->ops, threads, p->dtype);
+    if (p->annex) r->flops_per_ms[EM_STAGE_AUDIO] = assumed(p->annex, threads, EM_F32);
     if (!r->path || em_json_load(&doc, r->path, MAX_FILE_BYTES, &absent)) return;
     if (json_is_object(doc)) read_file(r, doc);
     json_decref(doc);

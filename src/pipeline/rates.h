@@ -10,8 +10,8 @@
 #include "ops/table.h"
 
 typedef struct em_rates {
-    char *path;   /* owned; NULL: kept in this engine alone */
-    char key[96]; /* device, threads and type: what the rates belong to */
+    char *path;    /* owned; NULL: kept in this engine alone */
+    char key[128]; /* device, threads and type: what the rates belong to */
     const em_log *log;
     double flops_per_ms[EM_STAGE_COUNT];
     bool measured[EM_STAGE_COUNT];
@@ -21,10 +21,20 @@ typedef struct em_rates {
     bool overlaps;            /* the device copies while it computes */
 } em_rates;
 
-/* Assumed rates, replaced by those that `path` has for this device. A file that cannot be used is
- * a debug message. */
-void em_rates_open(em_rates *r, const em_ops *ops, const em_pool *pool, em_dtype dtype,
-                   const char *path, const em_log *log);
+/* Whose rates; everything is borrowed, the log until em_rates_close. */
+typedef struct em_rates_params {
+    const em_ops *ops;
+    const em_ops *annex; /* hears the voice; NULL: ops does */
+    const em_pool *pool;
+    em_dtype dtype;
+    int lanes;        /* requests at once: each is slower than one alone */
+    const char *path; /* NULL: not kept */
+    const em_log *log;
+} em_rates_params;
+
+/* Assumed rates, replaced by those that `path` has for this device. A file that cannot be used is a
+ * debug message. */
+void em_rates_open(em_rates *r, const em_rates_params *p);
 void em_rates_close(em_rates *r);
 /* A finished request's figures; written to the file. */
 void em_rates_learn(em_rates *r, const em_result *result);

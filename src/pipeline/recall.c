@@ -41,6 +41,7 @@ static void job_key(const em_job *j, unsigned char out[EM_SHA256_BYTES])
     em_sha256_start(&h);
     add_text(&h, p->resume_identity);
     add_text(&h, j->engine->ops->name);
+    if (j->engine->annex.ops) add_text(&h, j->engine->annex.ops->name);
     add_text(&h, p->prompt);
     ADD(&h, numbers);
     ADD(&h, settings);

@@ -6,8 +6,11 @@
 
 #include <pthread.h>
 
+static em_status open_lane(const em_ops **out, const em_ops *of, int lane, em_err *err);
+
 static const em_ops functions = {
     .name = "cuda",
+    .lane = open_lane,
     .linear_workspace = em_cuda_linear_workspace,
     .linear = em_cuda_linear,
     .linears = em_cuda_linears,
@@ -37,10 +40,11 @@ static const em_ops functions = {
 
 enum { GPUS = 16 };
 
-/* One table a GPU, made when it is first asked for and there until the process ends. */
+/* One table a GPU and lane, made when it is first asked for and there until the process ends. A
+ * table has streams and library handles, and those serve one thread at a time. */
 static struct {
     pthread_mutex_t lock;
-    em_ops table[GPUS];
+    em_ops table[GPUS][EM_LANES_MAX];
 } opened = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 static em_status open_lt(em_cuda *c, em_err *err)
@@ -74,17 +78,30 @@ static em_status open_table(em_ops *table, int ordinal, em_err *err)
     return EM_OK;
 }
 
-static em_status plugin_open(const em_ops **out, int ordinal, em_err *err)
+static em_status find_table(const em_ops **out, int ordinal, int lane, em_err *err)
 {
     em_status st = EM_OK;
     if (ordinal < 0 || ordinal >= GPUS)
         return em_fail(err, EM_INVAL, "device cuda:%d: 0 to %d are possible", ordinal, GPUS - 1);
+    if (lane < 0 || lane >= EM_LANES_MAX)
+        return em_fail(err, EM_INVAL, "device cuda:%d: %d runs at once are possible", ordinal,
+                       EM_LANES_MAX);
     pthread_mutex_lock(&opened.lock);
-    em_ops *table = &opened.table[ordinal];
+    em_ops *table = &opened.table[ordinal][lane];
     if (!table->device) st = open_table(table, ordinal, err);
     pthread_mutex_unlock(&opened.lock);
     if (!st) *out = table;
     return st;
+}
+
+static em_status open_lane(const em_ops **out, const em_ops *of, int lane, em_err *err)
+{
+    return find_table(out, ((const em_cuda *)of->device)->ordinal, lane, err);
+}
+
+static em_status plugin_open(const em_ops **out, int ordinal, em_err *err)
+{
+    return find_table(out, ordinal, 0, err);
 }
 
 __attribute__((visibility("default"))) const em_plugin em_plugin_cuda = {

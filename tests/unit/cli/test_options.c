@@ -82,7 +82,8 @@ static void words_of_choices(void **state)
     (void)state;
     assert_int_equal(parse(&o, EM_COMMAND_RUN, &h,
                            "--sampler_name|Flow_DPM++|--weight_dtype|float32|--memory_mode|beefy|"
-                           "--rng|cpu|--teacache_mode|reference|--teacache_offload"),
+                           "--rng|cpu|--teacache_mode|reference|--teacache_offload|"
+                           "--audio_device|cpu"),
                      EM_OK);
     assert_int_equal(o.params.sampler, EM_SAMPLER_DPMPP);
     assert_int_equal(o.engine.dtype, EM_WEIGHT_FLOAT32);
@@ -90,6 +91,7 @@ static void words_of_choices(void **state)
     assert_int_equal(o.params.rng, EM_RNG_CPU);
     assert_int_equal(o.params.teacache, EM_TEACACHE_REFERENCE);
     assert_true(o.params.teacache_offload);
+    assert_int_equal(o.engine.audio_device, EM_AUDIO_DEVICE_CPU);
     em_options_close(&o);
     assert_int_equal(parse(&o, EM_COMMAND_RUN, &h, "--sampler_name|Euler"), EM_INVAL);
     assert_says(&h, "Flow_Unipc, Flow_DPM++, Flow");
@@ -135,6 +137,7 @@ static void ranges(void **state)
         {"cfg_skip_ratio", {"0", "1"}, {"-0.5", "1.01"}},
         {"crf", {"0", "51"}, {"-1", "52"}},
         {"threads", {"0", "1024"}, {"-1", "1025"}},
+        {"parallel_jobs", {"1", "8"}, {"0", "9"}},
     };
     (void)state;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
@@ -353,6 +356,7 @@ static void help_names_every_flag(void **state)
         "keep_temp",
         "memory_mode",
         "device",
+        "audio_device",
         "rng",
         "color_transfer",
         "crf",
@@ -365,6 +369,7 @@ static void help_names_every_flag(void **state)
         "only",
         "retry_failed",
         "shard",
+        "parallel_jobs",
         "allow_private",
     };
     char *text = NULL;
