@@ -31,6 +31,8 @@ struct em_device {
     /* Of its memory: what using it at all takes (a driver's context, code), beside what alloc hands
      * out. */
     size_t context_bytes;
+    /* Of host memory: libraries that are opened with the device and come in as they are used. */
+    size_t host_context_bytes;
     size_t lane_bytes; /* and every further lane's queues and library handles (em_ops.lane) */
 
     /* 256-byte aligned, contents undefined. Owned by the caller: free. EM_NOVRAM (EM_NOMEM on the

@@ -39,7 +39,7 @@ typedef struct variant {
 typedef struct candidate {
     int width;
     size_t block_bytes;
-    double ms;
+    double ms, again_ms; /* of this request; of the next one like it */
 } candidate;
 
 typedef struct choice {
@@ -47,6 +47,7 @@ typedef struct choice {
     em_engine *engine;
     variant at[EM_WIDTHS];
     em_policy_room room;
+    double best_again_ms; /* of any candidate */
     em_policy policy;
     em_memo memo;
     em_budget annex; /* where there is one */
@@ -105,11 +106,27 @@ static double forecast(const choice *c, const variant *v, double *stage_ms)
     return sum;
 }
 
+/* The same of a later request, for which weights that stay are there already. What each choice has
+ * to read once says nothing about which is better, however slow a disk makes it. */
+static double forecast_again(const choice *c, const variant *v)
+{
+    bool anew = v->budget.packed_bytes > v->budget.all_bytes; /* files are read again and again */
+    double sum = 0;
+    for (int s = 0; s < EM_STAGE_COUNT; s++) {
+        const em_stage_need *n = &v->need[s];
+        double copied = n->streamed_bytes ? (double)n->copied_bytes : 0;
+        double packed = n->streamed_bytes && anew ? (double)n->packed_bytes : 0;
+        sum += em_rates_stage_ms(&c->engine->rates, (em_stage)s, v->result.stage[s].flops,
+                                 v->products[s], copied, packed);
+    }
+    return sum;
+}
+
 static bool try(choice *c, int width, size_t block_bytes, candidate *out)
 {
     variant *v = &c->at[width];
     if (!em_budget_try(&v->budget, block_bytes)) return false;
-    *out = (candidate){width, block_bytes, forecast(c, v, NULL)};
+    *out = (candidate){width, block_bytes, forecast(c, v, NULL), forecast_again(c, v)};
     return true;
 }
 
@@ -215,8 +232,8 @@ static uint64_t annex_bytes(choice *c)
  * the annex. After em_budget_try. */
 static uint64_t rest_of(choice *c, const em_budget *b)
 {
-    uint64_t rest = c->engine->base_bytes + job_bytes(c->job) + b->mapped_bytes + b->source_bytes +
-                    annex_bytes(c);
+    uint64_t rest = c->engine->base_bytes + c->engine->ops->device->host_context_bytes +
+                    job_bytes(c->job) + b->mapped_bytes + b->source_bytes + annex_bytes(c);
     if (on_host(c)) return rest;
     return rest + EM_STAGING_BUFFERS * c->policy.ring_bytes + b->image_bytes;
 }
@@ -314,13 +331,13 @@ static bool find_limits(choice *c)
 static bool preferred(const choice *c, candidate a, candidate b)
 {
     if (c->engine->memory_mode != EM_MEMORY_LIGHTWEIGHT) { /* as fast: more stays for the next */
-        bool same = a.ms < 1.001 * b.ms && b.ms < 1.001 * a.ms;
-        return same ? a.block_bytes > b.block_bytes : a.ms < b.ms;
+        bool same = a.again_ms < 1.001 * b.again_ms && b.again_ms < 1.001 * a.again_ms;
+        return same ? a.block_bytes > b.block_bytes : a.again_ms < b.again_ms;
     }
-    double enough = c->room.best_ms * AS_GOOD_AS;
-    if ((a.ms <= enough) != (b.ms <= enough)) return a.ms <= enough;
+    double enough = c->best_again_ms * AS_GOOD_AS;
+    if ((a.again_ms <= enough) != (b.again_ms <= enough)) return a.again_ms <= enough;
     if (a.block_bytes != b.block_bytes) return a.block_bytes < b.block_bytes;
-    return a.ms < b.ms;
+    return a.again_ms < b.again_ms;
 }
 
 enum { SIZES = 8, MOST_CANDIDATES = EM_WIDTHS * (SIZES + 1) };
@@ -350,9 +367,10 @@ static bool choose_among(choice *c, candidate *best)
 {
     candidate all[MOST_CANDIDATES];
     int n = candidates(c, all);
-    if (n) c->room.best_ms = all[0].ms;
-    for (int i = 1; i < n; i++)
-        if (all[i].ms < c->room.best_ms) c->room.best_ms = all[i].ms;
+    for (int i = 0; i < n; i++) {
+        if (i == 0 || all[i].ms < c->room.best_ms) c->room.best_ms = all[i].ms;
+        if (i == 0 || all[i].again_ms < c->best_again_ms) c->best_again_ms = all[i].again_ms;
+    }
     for (int i = 0; i < n; i++)
         if (i == 0 || preferred(c, all[i], *best)) *best = all[i];
     return n > 0;

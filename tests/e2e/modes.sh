@@ -105,7 +105,10 @@ for mode in lightweight beefy; do
     done
 done
 # Held twice, or all at once, lightweight would pass what it forecasts; beefy reads each file once.
-holds "$(whole lightweight 0 measured.weight_bytes)" -lt "$(whole beefy 0 measured.weight_bytes)" "weights at once"
+# On a GPU the scratch alone makes room for all weights of such small models: then none is streamed.
+streams=1 less=-lt
+case $device in cuda*) streams=0 less=-le ;; esac
+holds "$(whole lightweight 0 measured.weight_bytes)" $less "$(whole beefy 0 measured.weight_bytes)" "weights at once"
 holds "$(whole beefy 0 measured.copied_bytes)" -le "$(whole lightweight 0 measured.copied_bytes)" "bytes copied"
 item "models load one tensor at a time / whole"
 
@@ -135,8 +138,10 @@ done
 item "audio encoder on the CPU when asked"
 
 if [ $far = 1 ]; then
-    grep -q 'streamed while it computes' lightweight.log || complain "lightweight does not say what is streamed"
-    holds "$(stage lightweight 0 denoise copied_bytes)" -gt "$(stage beefy 0 denoise copied_bytes)" "lightweight streams"
+    if [ $streams = 1 ]; then
+        grep -q 'streamed while it computes' lightweight.log || complain "lightweight does not say what is streamed"
+        holds "$(stage lightweight 0 denoise copied_bytes)" -gt "$(stage beefy 0 denoise copied_bytes)" "lightweight streams"
+    fi
     for what in encode image audio denoise decode; do
         holds "$(stage beefy 1 $what copied_bytes)" -eq 0 "beefy, second job, $what"
     done
