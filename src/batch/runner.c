@@ -18,6 +18,7 @@
 #include "pipeline/film.h"
 #include "pipeline/media.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <pthread.h>
 #include <string.h>
@@ -170,6 +171,7 @@ static void begin_next(crew *c)
 static bool take_next(crew *c, ahead *out)
 {
     ahead *a = NULL;
+    assert(c);
     pthread_mutex_lock(&c->lock);
     if (!c->count) begin_next(c);
     if (c->count) {
