@@ -4,14 +4,12 @@
 #include "echomimic.h"
 #include "far/far.h"
 
-#include "../test.h"
+#include "../demo_engine.h"
 #include "../tmpdir.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-
-#define SHARE EM_TEST_DATA "/../share"
 
 enum { SIDE = 32, LARGE_SIDE = 128, RATE_HZ = 16000, FRAMES = 9, STEPS = 9 };
 
@@ -61,19 +59,11 @@ static void on_log(void *user, em_level level, const char *msg)
 
 static em_engine *open_engine(const char *device, em_memory_mode mode, uint64_t budget)
 {
-    em_err err = {0};
-    em_engine *e = NULL;
-    em_engine_params p = em_engine_params_default();
-    p.model_name = SHARE "/demo-model";
-    p.wav2vec_model_dir = SHARE "/demo-model/wav2vec2";
-    p.device = device;
-    p.threads = 2;
-    p.memory_mode = mode;
+    em_engine_params p = demo_engine_params(device, mode);
     p.vram_budget_bytes = budget;
     p.dtype = EM_WEIGHT_FLOAT32;
     p.log.fn = on_log;
-    assert_ok(em_engine_open(&e, &p, &err), err);
-    return e;
+    return demo_engine_open(&p);
 }
 
 static em_params request(em_teacache_mode teacache, double guidance)

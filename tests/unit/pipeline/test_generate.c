@@ -4,14 +4,12 @@
 #include "base/hash.h"
 #include "echomimic.h"
 
-#include "../test.h"
+#include "../demo_engine.h"
 #include "far/far.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-
-#define SHARE EM_TEST_DATA "/../share"
 
 enum { SIDE = 64, RATE_HZ = 16000 };
 
@@ -39,16 +37,9 @@ static int make_inputs(void **state)
 
 static em_engine *open_engine_on(const char *device, int threads, em_memory_mode mode)
 {
-    em_err err = {0};
-    em_engine *e = NULL;
-    em_engine_params p = em_engine_params_default();
-    p.model_name = SHARE "/demo-model";
-    p.wav2vec_model_dir = SHARE "/demo-model/wav2vec2";
-    p.device = device;
+    em_engine_params p = demo_engine_params(device, mode);
     p.threads = threads;
-    p.memory_mode = mode;
-    assert_ok(em_engine_open(&e, &p, &err), err);
-    return e;
+    return demo_engine_open(&p);
 }
 
 static em_engine *open_engine(int threads, em_memory_mode mode)

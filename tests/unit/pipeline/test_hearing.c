@@ -4,14 +4,12 @@
 #include "far/far.h"
 #include "pipeline/engine.h"
 
-#include "../test.h"
+#include "../demo_engine.h"
 #include "../tmpdir.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-
-#define SHARE EM_TEST_DATA "/../share"
 
 enum { SIDE = 32, RATE_HZ = 16000, FRAMES = 5, STEPS = 2 };
 
@@ -68,19 +66,11 @@ static int set_up(void **state)
 static em_engine *engine_of(const char *device, em_audio_device audio, em_memory_mode mode,
                             uint64_t ram_budget)
 {
-    em_err err = {0};
-    em_engine *e = NULL;
-    em_engine_params p = em_engine_params_default();
-    p.model_name = SHARE "/demo-model";
-    p.wav2vec_model_dir = SHARE "/demo-model/wav2vec2";
-    p.device = device;
-    p.threads = 2;
-    p.memory_mode = mode;
+    em_engine_params p = demo_engine_params(device, mode);
     p.audio_device = audio;
     p.ram_budget_bytes = ram_budget;
     p.dtype = EM_WEIGHT_FLOAT32;
-    assert_ok(em_engine_open(&e, &p, &err), err);
-    return e;
+    return demo_engine_open(&p);
 }
 
 static em_params request(void)

@@ -10,14 +10,12 @@
 #include "io/json.h"
 #include "ops/table.h"
 
-#include "../test.h"
+#include "../demo_engine.h"
 #include "../tmpdir.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-
-#define SHARE EM_TEST_DATA "/../share"
 
 enum { SIDE = 32, RATE_HZ = 16000, FRAMES = 9, STEPS = 3 };
 
@@ -114,22 +112,9 @@ static int set_up(void **state)
 
 static em_engine_params where(const char *device, em_memory_mode mode)
 {
-    em_engine_params p = em_engine_params_default();
-    p.model_name = SHARE "/demo-model";
-    p.wav2vec_model_dir = SHARE "/demo-model/wav2vec2";
-    p.device = device;
-    p.threads = 2;
-    p.memory_mode = mode;
+    em_engine_params p = demo_engine_params(device, mode);
     p.dtype = EM_WEIGHT_FLOAT32;
     return p;
-}
-
-static em_engine *open_engine(const em_engine_params *p)
-{
-    em_err err = {0};
-    em_engine *e = NULL;
-    assert_ok(em_engine_open(&e, p, &err), err);
-    return e;
 }
 
 static em_params request(em_teacache_mode teacache)
@@ -235,7 +220,7 @@ static uint64_t check_one(const char *device, em_memory_mode mode, uint64_t budg
     em_params p = request(teacache);
     em_result real;
     at.vram_budget_bytes = budget;
-    em_engine *e = open_engine(&at);
+    em_engine *e = demo_engine_open(&at);
     plan(e, &p, planned);
     uint64_t hash = render(e, &p, &real);
     assert_as_planned(planned, &real, teacache != EM_TEACACHE_OFF);
@@ -283,7 +268,7 @@ static void planned_is_measured_by_plain_loops(void **state)
     em_result planned, real;
     p.video_length = p.num_inference_steps = 1; /* they are slow */
     p.sample_size[0] = p.sample_size[1] = 16;
-    em_engine *e = open_engine(&at);
+    em_engine *e = demo_engine_open(&at);
     plan(e, &p, &planned);
     render(e, &p, &real);
     assert_as_planned(&planned, &real, false);
@@ -300,12 +285,12 @@ static void narrower_is_smaller(void **state)
     const em_picture large = {NULL, 256, 256};
     em_err err = {0};
     p.sample_size[0] = p.sample_size[1] = 256;
-    em_engine *e = open_engine(&at);
+    em_engine *e = demo_engine_open(&at);
     assert_ok(em_plan(e, &large, &sound, &p, &wide, &err), err);
     em_engine_close(&e);
     at.memory_mode = EM_MEMORY_AUTO;
     at.vram_budget_bytes = wide.smallest_bytes;
-    e = open_engine(&at);
+    e = demo_engine_open(&at);
     assert_ok(em_plan(e, &large, &sound, &p, &narrow, &err), err);
     em_engine_close(&e);
     assert_int_equal(wide.width_rung, 0);
@@ -341,7 +326,7 @@ static em_status refused(const em_engine_params *at, em_err *err)
 {
     em_params p = request(EM_TEACACHE_OFF);
     em_result r;
-    em_engine *e = open_engine(at);
+    em_engine *e = demo_engine_open(at);
     em_status st = em_plan(e, &picture, &sound, &p, &r, err);
     watch w = {0};
     const em_sink sink = {.progress = on_progress, .user = &w};
@@ -391,11 +376,11 @@ static void a_host_budget_is_kept(void **state)
     em_engine_params at = where("cpu", EM_MEMORY_AUTO);
     em_params p = request(EM_TEACACHE_OFF);
     em_result free, tight;
-    em_engine *e = open_engine(&at);
+    em_engine *e = demo_engine_open(&at);
     plan(e, &p, &free);
     em_engine_close(&e);
     at.ram_budget_bytes = free.smallest_ram_budget + (2 << 20);
-    e = open_engine(&at);
+    e = demo_engine_open(&at);
     plan(e, &p, &tight);
     assert_true(tight.host_bytes <= at.ram_budget_bytes);
     assert_true(tight.mapped_bytes < free.mapped_bytes);
@@ -410,13 +395,13 @@ static void a_host_budget_shrinks_the_ring(void **state)
     em_engine_params at = where("far", EM_MEMORY_LIGHTWEIGHT);
     em_params p = request(EM_TEACACHE_OFF);
     em_result free, tight;
-    em_engine *e = open_engine(&at);
+    em_engine *e = demo_engine_open(&at);
     plan(e, &p, &free);
     uint64_t first = render(e, &p, NULL);
     em_engine_close(&e);
     assert_true(free.pinned_bytes > 96 << 20);
     at.ram_budget_bytes = free.host_bytes - (80 << 20);
-    e = open_engine(&at);
+    e = demo_engine_open(&at);
     plan(e, &p, &tight);
     assert_true(tight.host_bytes <= at.ram_budget_bytes);
     assert_true(render(e, &p, NULL) == first);
@@ -433,14 +418,14 @@ static void every_allocation_may_fail(void **state)
     em_params p = request(EM_TEACACHE_BRANCH);
     em_result r;
     p.teacache_offload = true;
-    em_engine *e = open_engine(&at);
+    em_engine *e = demo_engine_open(&at);
     wrapped.calls = 0;
     uint64_t first = render(e, &p, &r);
     int points = wrapped.calls;
     assert_true(points >= 1 && r.step_down[0] == 0);
     em_engine_close(&e);
     for (int n = 1; n <= points; n++) {
-        e = open_engine(&at);
+        e = demo_engine_open(&at);
         wrapped.fail_at = n;
         assert_true(render(e, &p, &r) == first);
         assert_int_equal(wrapped.fail_at, 0);
@@ -461,7 +446,7 @@ static void rungs_end(void **state)
     em_result r;
     watch w = {0};
     const em_sink sink = {.frame = on_frame, .user = &w};
-    em_engine *e = open_engine(&at);
+    em_engine *e = demo_engine_open(&at);
     wrapped.fail_at = 1;
     wrapped.and_all = true;
     assert_int_equal(em_generate(e, &picture, &sound, &p, &sink, NULL, &err), EM_NOVRAM);
@@ -481,17 +466,17 @@ static void rungs_are_taken_one_by_one(void **state)
     em_engine_params at = where("wrapped:1", EM_MEMORY_BEEFY);
     em_params p = request(EM_TEACACHE_OFF);
     em_result all, streamed, narrow;
-    em_engine *e = open_engine(&at);
+    em_engine *e = demo_engine_open(&at);
     render(e, &p, &all);
     em_engine_close(&e);
-    e = open_engine(&at);
+    e = demo_engine_open(&at);
     wrapped.fail_at = THE_BLOCK;
     render(e, &p, &streamed);
     assert_true(streamed.device_bytes < all.device_bytes);
     assert_non_null(strstr(streamed.step_down, "weights are streamed"));
     em_engine_close(&e);
     at.memory_mode = EM_MEMORY_LIGHTWEIGHT; /* a block of its own for every job */
-    e = open_engine(&at);
+    e = demo_engine_open(&at);
     for (int i = 0; i < 2; i++) {
         wrapped.fail_at = THE_BLOCK;
         render(e, &p, &narrow);
@@ -526,7 +511,7 @@ static void a_report_is_written(void **state)
         snprintf(path, sizeof path, "%s/%s.json", t->path, device[d]);
         snprintf(drawing, sizeof drawing, "%s/%s.svg", t->path, device[d]);
         at.memory_report_path = path;
-        em_engine *e = open_engine(&at);
+        em_engine *e = demo_engine_open(&at);
         render(e, &p, &r);
         render(e, &p, &r);
         em_engine_close(&e);
@@ -569,7 +554,7 @@ static void copies_are_on_the_clock(void **state)
     em_engine_params at = where("far", EM_MEMORY_LIGHTWEIGHT);
     em_params p = request(EM_TEACACHE_OFF);
     em_result r;
-    em_engine *e = open_engine(&at);
+    em_engine *e = demo_engine_open(&at);
     double copy_ms = 0, waited_ms = 0;
     render(e, &p, &r);
     for (int s = EM_STAGE_ENCODE; s < EM_STAGE_COUNT; s++) {
@@ -581,7 +566,7 @@ static void copies_are_on_the_clock(void **state)
     em_engine_close(&e);
 
     at.memory_mode = EM_MEMORY_BEEFY;
-    e = open_engine(&at);
+    e = demo_engine_open(&at);
     render(e, &p, NULL);
     render(e, &p, &r); /* it does without the text encoder, which may stay all the same */
     assert_true(r.copied_bytes == 0);
@@ -597,7 +582,7 @@ static void without_a_clock_nobody_knows(void **state)
     em_engine_params at = where("wrapped:1", EM_MEMORY_LIGHTWEIGHT);
     em_params p = request(EM_TEACACHE_OFF);
     em_result r;
-    em_engine *e = open_engine(&at);
+    em_engine *e = demo_engine_open(&at);
     wrapped.device.event_elapsed = NULL;
     render(e, &p, &r);
     assert_true(r.stage[EM_STAGE_DENOISE].copy_ms < 0);
@@ -612,7 +597,7 @@ static void the_driver_is_asked(void **state)
     em_engine_params at = where("wrapped:1", EM_MEMORY_BEEFY);
     em_params p = request(EM_TEACACHE_OFF);
     em_result planned, r;
-    em_engine *e = open_engine(&at);
+    em_engine *e = demo_engine_open(&at);
     wrapped.others = 5 << 20;
     plan(e, &p, &planned);
     assert_true(planned.driver_bytes == 0 && planned.context_bytes == 3 << 20);
@@ -622,7 +607,7 @@ static void the_driver_is_asked(void **state)
     em_engine_close(&e);
     wrapped.others = 0;
     assert_int_equal(wrapped.taken, 0);
-    e = open_engine((at = where("cpu", EM_MEMORY_BEEFY), &at));
+    e = demo_engine_open((at = where("cpu", EM_MEMORY_BEEFY), &at));
     render(e, &p, &r);
     assert_true(r.driver_bytes == 0 && r.context_bytes == 0);
     em_engine_close(&e);
@@ -639,13 +624,13 @@ static void forecasts_learn(void **state)
     snprintf(path, sizeof path, "%s/cache/rates.json", t->path);
     at.rates_path = path;
     p.num_inference_steps = 8;
-    em_engine *e = open_engine(&at);
+    em_engine *e = demo_engine_open(&at);
     plan(e, &p, &r);
     assert_true(r.forecast_ms > 0 && !r.rates_measured);
     render(e, &p, &r);
     double took = r.stage[EM_STAGE_DENOISE].ms;
     em_engine_close(&e);
-    e = open_engine(&at);
+    e = demo_engine_open(&at);
     plan(e, &p, &r);
     if (took >= 20) { /* a stage that is shorter tells no rate */
         double again = r.stage[EM_STAGE_DENOISE].forecast_ms;
@@ -668,7 +653,7 @@ static void copies_teach_a_rate(void **state)
     snprintf(path, sizeof path, "%s/rates.json", t->path);
     at.rates_path = path;
     p.num_inference_steps = 24;
-    em_engine *e = open_engine(&at);
+    em_engine *e = demo_engine_open(&at);
     plan(e, &p, &r);
     render(e, &p, &r);
     em_engine_close(&e);
