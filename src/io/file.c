@@ -42,7 +42,7 @@ static em_status open_regular(int *out, struct stat *info, const char *path, em_
 
 em_status em_file_map(em_map *out, const char *path, bool allow_empty, em_err *err)
 {
-    int fd;
+    int fd = -1;
     struct stat info;
     em_status st = open_regular(&fd, &info, path, err);
     if (st) return st;

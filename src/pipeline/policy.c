@@ -91,15 +91,20 @@ static em_status rehearse(choice *c, int width, em_err *err)
                           err);
 }
 
+/* A stage's time, when so many bytes are moved in it. */
+static double stage_forecast(const choice *c, const variant *v, int s, size_t copied_bytes,
+                             size_t packed_bytes)
+{
+    return em_rates_stage_ms(&c->engine->rates, (em_stage)s, v->result.stage[s].flops,
+                             v->products[s], (double)copied_bytes, (double)packed_bytes);
+}
+
 /* A candidate's time, after em_budget_try. */
 static double forecast(const choice *c, const variant *v, double *stage_ms)
 {
     double sum = 0;
     for (int s = 0; s < EM_STAGE_COUNT; s++) {
-        const em_stage_need *n = &v->need[s];
-        double ms =
-            em_rates_stage_ms(&c->engine->rates, (em_stage)s, v->result.stage[s].flops,
-                              v->products[s], (double)n->copied_bytes, (double)n->packed_bytes);
+        double ms = stage_forecast(c, v, s, v->need[s].copied_bytes, v->need[s].packed_bytes);
         if (stage_ms) stage_ms[s] = ms;
         sum += ms;
     }
@@ -114,10 +119,9 @@ static double forecast_again(const choice *c, const variant *v)
     double sum = 0;
     for (int s = 0; s < EM_STAGE_COUNT; s++) {
         const em_stage_need *n = &v->need[s];
-        double copied = n->streamed_bytes ? (double)n->copied_bytes : 0;
-        double packed = n->streamed_bytes && anew ? (double)n->packed_bytes : 0;
-        sum += em_rates_stage_ms(&c->engine->rates, (em_stage)s, v->result.stage[s].flops,
-                                 v->products[s], copied, packed);
+        bool streams = n->streamed_bytes > 0;
+        sum += stage_forecast(c, v, s, streams ? n->copied_bytes : 0,
+                              streams && anew ? n->packed_bytes : 0);
     }
     return sum;
 }
