@@ -11,7 +11,7 @@
 
 #include <fcntl.h>
 
-enum { WEIGHTS = 5 };
+enum { WEIGHTS = 5, GAP = 7 };
 
 typedef struct weights_file {
     const char *path;
@@ -32,18 +32,20 @@ static inline void open_weights(weights_file *f, void **state, const char *name,
         {EM_F32, 300001}, {EM_BF16, 700000}, {EM_F16, 100003}, {EM_F32, 1}, {EM_BF16, 129}};
     *f = (weights_file){0};
     for (int i = 0; i < WEIGHTS; i++)
-        f->size_bytes += (size_t)kind[i].count * em_dtype_bytes(kind[i].type) + 3;
+        f->size_bytes += (size_t)(kind[i].count + GAP) * em_dtype_bytes(kind[i].type);
     f->bytes = malloc(f->size_bytes);
     assert_non_null(f->bytes);
     memset(f->bytes, 0x5a, f->size_bytes);
     size_t at = 0, begin[WEIGHTS];
     for (int i = 0; i < WEIGHTS; i++) {
-        at += 3; /* what lies between tensors belongs to none */
+        const size_t element = em_dtype_bytes(kind[i].type);
+        at = (at + GAP) / element * element; /* what lies between tensors belongs to none */
         begin[i] = at;
-        for (int64_t k = 0; k < kind[i].count; k++, at += em_dtype_bytes(kind[i].type))
+        for (int64_t k = 0; k < kind[i].count; k++, at += element)
             em_store_f32(f->bytes + at, kind[i].type, 0,
                          (float)((k * 37 + seed * 11 + i) % 1999) / 64 - 15);
     }
+    f->size_bytes = at; /* the last weight ends the file */
     f->path = tmpdir_write(state, name, f->bytes, f->size_bytes);
     f->fd = open(f->path, O_RDONLY | O_CLOEXEC);
     assert_true(f->fd >= 0);
