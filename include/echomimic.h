@@ -194,7 +194,7 @@ typedef struct em_params {
      * (picture, sound, parameters, type, device and identity are all compared), is ignored with a
      * warning. The result is bit for bit that of an undisturbed run. The file stays when the
      * request is over: em_resume_discard it once the result is safe, as em_render does. Both are
-     * borrowed for the call. */
+     * borrowed for the call. em_plan counts the memory that it takes and looks at no file. */
     const char *resume_path, *resume_identity;
 } em_params;
 

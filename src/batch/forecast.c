@@ -73,13 +73,14 @@ em_status em_batch_forecast(const em_batch *b, em_engine *engine, size_t i, em_f
                             em_err *err)
 {
     const em_batch_job *j = b->item[i].job;
-    const em_params *p = &j->params;
+    em_params p = j->params;
     em_forecast f = {.exact = true};
     em_image image = {0};
     em_audio audio = {0};
     em_status st = EM_OK;
-    em_picture picture = {NULL, p->sample_size[1], p->sample_size[0]};
-    em_sound sound = {NULL, (size_t)p->video_length, p->fps};
+    em_picture picture = {NULL, p.sample_size[1], p.sample_size[0]};
+    em_sound sound = {NULL, (size_t)p.video_length, p.fps};
+    p.resume_path = EM_STEPS_SUFFIX; /* there will be one */
     if (em_is_address(j->image)) {
         f.exact = false;
     } else if (!(st = em_image_load(&image, j->image, EM_IMAGE_UPRIGHT, err))) {
@@ -90,7 +91,7 @@ em_status em_batch_forecast(const em_batch *b, em_engine *engine, size_t i, em_f
     } else if (!st && !(st = em_audio_load(&audio, j->audio, NULL, err))) {
         sound = (em_sound){NULL, audio.n, audio.rate_hz};
     }
-    if (!st) st = em_plan(engine, &picture, &sound, p, &f.plan, err);
+    if (!st) st = em_plan(engine, &picture, &sound, &p, &f.plan, err);
     for (int s = 0; !st && s < EM_STAGE_COUNT; s++) f.flops += f.plan.stage[s].flops;
     if (!st) *out = f;
     em_image_free(&image);

@@ -130,6 +130,7 @@ em_exit em_command_plan(em_options *o, em_terminal *t)
     em_status st = em_command_settings(NULL, o, t, &err);
     if (!st) st = em_command_engine(&engine, o, &(em_command_lane){0}, t, &err);
     if (!st) st = read_subject(&s, o, &err);
+    o->params.resume_path = ".steps"; /* `run` and `batch` have one */
     if (!st) st = em_plan(engine, &s.picture, &s.sound, &o->params, &r, &err);
     em_engine_close(&engine);
     if (st) return em_command_fail(t, &err, EM_EXIT_NOTHING);

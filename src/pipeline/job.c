@@ -45,6 +45,9 @@ static em_status find_sizes(em_job *j, const em_picture *image, const em_sound *
                             .width = j->width / EM_VAE_SPACE};
     j->branches = p->guidance_scale > 1 ? EM_BRANCHES : 1;
     j->wave_n = em_audio_cut_samples(j->frames);
+    enum { TRACKS = 5 }; /* two channels, one of them, that at 16 kHz, twice while it is measured */
+    j->inputs_bytes = 3 * (uint64_t)image->width * (uint64_t)image->height +
+                      TRACKS * (uint64_t)audio->n * sizeof(float);
     if (j->grid.frames > EM_DIT_MAX_POSITIONS ||
         j->grid.height / d->patch_h > EM_DIT_MAX_POSITIONS ||
         j->grid.width / d->patch_w > EM_DIT_MAX_POSITIONS)

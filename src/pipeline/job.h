@@ -58,6 +58,8 @@ struct em_job {
     int frames;
     em_dit_grid grid; /* of the latents */
     int branches;     /* 2 with guidance, else 1 */
+    uint64_t
+        inputs_bytes; /* of the picture and the sound, the caller's, and what is made of them */
 
     /* host side, owned */
     float *image; // (height, width, 3) in [-1, 1]
@@ -137,6 +139,7 @@ em_status em_job_take_annex(em_job *j, em_err *err);
 int64_t em_job_portion(const em_job *j, int64_t done);
 /* Over an interruption (recall.c). A plan remembers and recalls nothing. */
 em_status em_job_remember(em_job *j, em_err *err); /* opens p->resume_path, if there is one */
+uint64_t em_job_remember_bytes(const em_job *j);   /* of the host's memory for it */
 bool em_job_recall(em_job *j);           /* all steps were done: x holds the latents, decode them */
 int em_job_resume_steps(em_job *j);      /* begun anew: how many steps that leaves out */
 void em_job_anchor(em_job *j, int step); /* before a step */

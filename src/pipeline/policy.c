@@ -180,7 +180,7 @@ static uint64_t job_bytes(const em_job *j)
         EM_VAE_CHANNELS * (uint64_t)(j->grid.frames * j->grid.height * j->grid.width);
     uint64_t rope = em_dit_rope_count(em_dit_sizes(j->engine->dit), j->grid);
     return (frame + 2 * latents + rope) * sizeof(float) + frames_bytes(j) + offload_bytes(j) +
-           ENCODER_FRAMES * frame + SLACK_BYTES;
+           em_job_remember_bytes(j) + j->inputs_bytes + ENCODER_FRAMES * frame + SLACK_BYTES;
 }
 
 static uint64_t free_of(em_device *d)

@@ -53,13 +53,26 @@ static void job_key(const em_job *j, unsigned char out[EM_SHA256_BYTES])
     em_sha256_end(&h, out);
 }
 
+static em_resume_params resume_params(const em_job *j)
+{
+    return (em_resume_params){.path = j->p->resume_path,
+                              .count = em_job_latents(j),
+                              .steps = j->sampler->steps,
+                              .states = j->sampler->solver->states,
+                              .anchors = j->p->teacache ? j->branches : 0,
+                              .log = j->engine->log};
+}
+
+uint64_t em_job_remember_bytes(const em_job *j)
+{
+    const em_resume_params p = resume_params(j);
+    return p.path ? em_resume_bytes(&p) : 0;
+}
+
 em_status em_job_remember(em_job *j, em_err *err)
 {
-    if (!j->p->resume_path) return EM_OK;
-    em_resume_params p = {.path = j->p->resume_path,
-                          .count = em_job_latents(j),
-                          .steps = j->sampler->steps,
-                          .log = j->engine->log};
+    em_resume_params p = resume_params(j);
+    if (!p.path) return EM_OK;
     job_key(j, p.key);
     em_status st = em_resume_open(&j->resume, &p, err);
     if (st) return st;

@@ -23,7 +23,7 @@ typedef enum work { IDLE, WRITE, STOP } work;
 struct em_resume {
     char *path; /* owned */
     unsigned char key[EM_SHA256_BYTES];
-    int steps;
+    int steps, states, anchors;
     em_log log;
     em_waypoint at;  /* the caller's */
     em_waypoint out; /* the thread's while it writes */
@@ -37,18 +37,28 @@ struct em_resume {
 
 /* ---- waypoints ------------------------------------------------------------------------------- */
 
-static bool open_waypoint(em_waypoint *w, size_t count)
+static size_t blocks_of(const em_resume_params *p)
+{
+    return 1 + (size_t)p->states + (size_t)p->anchors;
+}
+
+uint64_t em_resume_bytes(const em_resume_params *p)
+{
+    enum { WAYPOINTS = 2 }; /* the caller's and the thread's */
+    return WAYPOINTS * (uint64_t)blocks_of(p) * p->count * sizeof(float);
+}
+
+static bool open_waypoint(em_waypoint *w, const em_resume_params *p)
 {
     size_t values;
-    if (!em_size_mul(&values, count, BLOCKS)) return false;
-    w->values = em_alloc_array(values, sizeof *w->values);
-    if (!w->values) return false;
-    w->count = count;
-    w->x = w->values;
-    for (int i = 0; i < EM_SAMPLER_STATES; i++)
-        w->sampler.state[i] = w->values + (size_t)(STATES + i) * count;
-    for (int i = 0; i < EM_TEACACHE_SLOTS; i++)
-        w->anchor[i] = (em_anchor){.step = -1, .x = w->values + (size_t)(ANCHOR_X + i) * count};
+    if (!em_size_mul(&values, p->count, blocks_of(p))) return false;
+    float *next = w->values = em_alloc_array(values, sizeof *w->values);
+    if (!next) return false;
+    w->count = p->count;
+    w->x = next;
+    for (int i = 0; i < p->states; i++) w->sampler.state[i] = next += p->count;
+    for (int i = 0; i < EM_TEACACHE_SLOTS; i++) w->anchor[i].step = -1;
+    for (int i = 0; i < p->anchors; i++) w->anchor[i].x = next += p->count;
     return true;
 }
 
@@ -108,14 +118,14 @@ static bool makes_sense(const em_resume *r, const em_state_file *f)
     size_t whole = r->at.count * sizeof(float);
     if (f->numbers != NUMBERS || f->blocks != BLOCKS || f->number[STEPS] != r->steps) return false;
     if (!within(f->number[STEP], 1, r->steps)) return false;
-    if (!within(f->number[LIVE], 0, (1 << EM_SAMPLER_STATES) - 1)) return false;
+    if (!within(f->number[LIVE], 0, (1 << r->states) - 1)) return false;
     if (f->block[X].size_bytes != whole) return false;
     for (int i = 0; i < EM_SAMPLER_STATES; i++)
         if (f->block[STATES + i].size_bytes != (f->number[LIVE] >> i & 1 ? whole : 0)) return false;
     for (int i = 0; i < EM_TEACACHE_SLOTS; i++) {
         const int64_t *a = &f->number[ANCHORS + 2 * i];
-        if (!within(a[0], -1, f->number[STEP] - 1) || !within(a[1], 0, EM_BRANCHES - 1))
-            return false;
+        int64_t latest = i < r->anchors ? f->number[STEP] - 1 : -1;
+        if (!within(a[0], -1, latest) || !within(a[1], 0, EM_BRANCHES - 1)) return false;
         if (f->block[ANCHOR_X + i].size_bytes != (a[0] >= 0 ? whole : 0)) return false;
     }
     return true;
@@ -141,7 +151,7 @@ bool em_resume_load(em_resume *r)
 {
     em_state_file f = {0};
     em_err err = {0};
-    size_t most = (size_t)BLOCKS * r->at.count * sizeof(float) + 4096;
+    size_t most = (size_t)BLOCKS * r->at.count * sizeof(float) + 4096; /* another's may be larger */
     if (access(r->path, F_OK) != 0) return false;
     em_status st = em_state_read(&f, r->path, kind, r->key, most, &err);
     if (!st && !makes_sense(r, &f))
@@ -229,8 +239,9 @@ em_status em_resume_open(em_resume **out, const em_resume_params *p, em_err *err
     r->steps = p->steps;
     r->log = p->log;
     r->path = em_strdup(p->path);
-    if (!r->path || !open_waypoint(&r->at, p->count) || !open_waypoint(&r->out, p->count))
-        goto no_memory;
+    r->states = p->states;
+    r->anchors = p->anchors;
+    if (!r->path || !open_waypoint(&r->at, p) || !open_waypoint(&r->out, p)) goto no_memory;
     r->started = pthread_create(&r->thread, NULL, writer, r) == 0;
     if (!r->started) goto no_memory;
     *out = r;

@@ -20,7 +20,7 @@
 typedef struct em_anchor {
     int step; /* -1: none, or nobody reads the slot any more */
     int branch;
-    float *x; // (count) the latents that it saw
+    float *x; // (count) the latents that it saw; NULL: no step uses the slot
 } em_anchor;
 
 typedef struct em_waypoint {
@@ -38,8 +38,13 @@ typedef struct em_resume_params {
     unsigned char key[EM_SHA256_BYTES];
     size_t count; /* values of the latents */
     int steps;    /* of the request */
+    int states;   /* that its solver hands on */
+    int anchors;  /* residual slots that its steps use, the first ones */
     em_log log;
 } em_resume_params;
+
+/* Host memory that one takes while it is open. */
+uint64_t em_resume_bytes(const em_resume_params *p);
 
 /* Starts the thread; *out is owned by the caller: em_resume_close, which waits for the disk. */
 em_status em_resume_open(em_resume **out, const em_resume_params *p, em_err *err);

@@ -6,6 +6,7 @@
 #include "far/far.h"
 #include "io/file.h"
 #include "io/state_file.h"
+#include "pipeline/frames.h"
 
 #include "../tiny_engine.h"
 #include "../tmpdir.h"
@@ -488,7 +489,11 @@ static void a_bad_result_is_not_kept(void **state)
     em_params p = cut(STEPS);
     char *data = NULL;
     size_t n = 0;
-    em_resume_params q = {.path = resume_path, .count = 16 * 2 * 4 * 4, .steps = STEPS};
+    em_resume_params q = {.path = resume_path,
+                          .count = 16 * 2 * 4 * 4,
+                          .steps = STEPS,
+                          .states = EM_SAMPLER_STATES,
+                          .anchors = EM_TEACACHE_SLOTS};
     assert_ok(em_file_read(&data, &n, resume_path, 1 << 20, &err), err);
     memcpy(q.key, data + 16, sizeof q.key);
     em_free(data);
@@ -519,10 +524,48 @@ static void a_disk_that_refuses_is_a_warning(void **state)
     em_resume_discard(NULL);
 }
 
+static uint64_t planned_host_bytes(const em_params *p)
+{
+    em_err err = {0};
+    em_result r;
+    const em_picture image = {NULL, SIDE, SIDE};
+    const em_sound sound = {NULL, TINY_SAMPLES, TINY_RATE_HZ};
+    assert_ok(em_plan(engine, &image, &sound, p, &r, &err), err);
+    return r.host_bytes;
+}
+
+/* Two waypoints, each of the latents, what the solver hands on and, with TeaCache, the latents of a
+ * forward a branch: a megabyte here, hundreds for a long clip. */
+static void its_memory_is_in_the_forecast(void **state)
+{
+    (void)state;
+    static const struct {
+        em_sampler_kind sampler;
+        em_teacache_mode cache;
+        int blocks;
+    } cases[] = {{EM_SAMPLER_EULER, EM_TEACACHE_OFF, 1},
+                 {EM_SAMPLER_DPMPP, EM_TEACACHE_OFF, 2},
+                 {EM_SAMPLER_UNIPC, EM_TEACACHE_OFF, 4},
+                 {EM_SAMPLER_EULER, EM_TEACACHE_BRANCH, 3}};
+    const uint64_t latents_bytes =
+        sizeof(float) * 16 * (uint64_t)em_latent_frames(FRAMES) * (SIDE / 8) * (SIDE / 8);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        em_params p = params(cases[i].sampler, cases[i].cache);
+        uint64_t with = planned_host_bytes(&p);
+        p.resume_path = NULL;
+        assert_int_equal(with - planned_host_bytes(&p),
+                         2 * (uint64_t)cases[i].blocks * latents_bytes);
+    }
+}
+
 static void survives_any_failed_allocation(void **state)
 {
     (void)state;
-    const em_resume_params q = {.path = resume_path, .count = 100, .steps = STEPS};
+    const em_resume_params q = {.path = resume_path,
+                                .count = 100,
+                                .steps = STEPS,
+                                .states = EM_SAMPLER_STATES,
+                                .anchors = EM_TEACACHE_SLOTS};
     em_resume *r = NULL;
     em_err err = {0};
     em_status st = EM_NOMEM;
@@ -559,6 +602,7 @@ int main(void)
         TEST(ignores_a_forged_file),
         TEST(a_bad_result_is_not_kept),
         TEST(a_disk_that_refuses_is_a_warning),
+        TEST(its_memory_is_in_the_forecast),
         TEST(survives_any_failed_allocation),
     };
     return cmocka_run_group_tests(tests, make_inputs, drop_inputs);
