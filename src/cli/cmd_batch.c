@@ -74,6 +74,15 @@ static void print_summary(const em_batch *b)
     printf("\n");
 }
 
+/* Where lanes were measured: on a device of its own. */
+static void advise(const em_batch *b, const em_options *o, em_terminal *t)
+{
+    char text[200];
+    const em_ops *ops = em_ops_find(o->engine.device);
+    if (!ops->device->host_addressable && em_batch_advice(b, o->parallel_jobs, text, sizeof text))
+        em_terminal_say(t, EM_LOG_INFO, "%s", text);
+}
+
 /* ---- a dry run ------------------------------------------------------------------------------- */
 
 typedef struct total {
@@ -121,6 +130,7 @@ static em_status print_plan(const em_batch *b, const em_options *o, em_terminal 
     em_status st = em_command_engine(&engine, o, &(em_command_lane){0}, t, err);
     if (!st) st = em_batch_pace(b, engine, &pace, &measured, err);
     if (!st) {
+        advise(b, o, t);
         printf("Nothing is done (--dry_run). Jobs:\n");
         for (size_t i = 0; i < em_batch_count(b); i++) print_job(b, engine, i, pace, &all);
         printf("%zu to do, %zu of them will fail", all.jobs + all.bad, all.bad);
@@ -154,6 +164,7 @@ static em_status work(em_batch *b, const em_options *o, em_terminal *t, em_err *
     em_status st = EM_OK;
     if ((size_t)lanes > to_do(b)) lanes = (int)to_do(b);
     if (lanes) {
+        advise(b, o, t);
         st = em_batch_fetch(b, err);
         for (int i = 0; !st && i < lanes; i++) {
             const em_log log = em_batch_log(b, i);

@@ -1,3 +1,4 @@
+em_test(batch advice unit)
 em_test(batch identity unit fault)
 em_test(batch ledger unit fault)
 target_link_libraries(test_batch_ledger PRIVATE PkgConfig::SQLITE)

@@ -1,0 +1,74 @@
+/* How many jobs at once: what was measured says, of the clip whose size is nearest. */
+#include "batch/state.h"
+
+#include <math.h>
+#include <stdio.h>
+
+enum { MOST_LANES = 3 }; /* of any measurement */
+
+/* Weights in place, 16 forwards a clip, one H200 (bench/parallel.sh, docs/MEMORY.md). */
+static const struct {
+    int width, height, frames;
+    double seconds[MOST_LANES]; /* a clip, with 1, 2, … lanes */
+} measured[] = {
+    {256, 256, 25, {0.531, 0.425, 0.407}},
+    {512, 512, 81, {6.184, 5.797, 5.873}},
+};
+
+/* A further lane takes its share of memory: it has to be worth so much. */
+static const double WORTH = 0.95;
+
+static double volume(int width, int height, int frames)
+{
+    return (double)width * height * frames;
+}
+
+static size_t nearest(const em_params *p)
+{
+    double v = volume(p->sample_size[1], p->sample_size[0], p->video_length), least = INFINITY;
+    size_t best = 0;
+    for (size_t i = 0; i < sizeof measured / sizeof *measured; i++) {
+        double far =
+            fabs(log(v / volume(measured[i].width, measured[i].height, measured[i].frames)));
+        if (far >= least) continue;
+        least = far;
+        best = i;
+    }
+    return best;
+}
+
+static int best_lanes(const double *seconds)
+{
+    int best = 1;
+    for (int n = 2; n <= MOST_LANES; n++)
+        if (seconds[n - 1] < WORTH * seconds[best - 1]) best = n;
+    return best;
+}
+
+bool em_batch_advice(const em_batch *b, int lanes, char *text, size_t text_bytes)
+{
+    const em_batch_item *first = NULL;
+    size_t jobs = 0;
+    for (size_t i = b->count; i-- > 0;) {
+        if (b->item[i].state != EM_JOB_WAITING || b->item[i].idle) continue;
+        first = &b->item[i];
+        jobs++;
+    }
+    if (jobs < 2 || lanes < 1) return false;
+    size_t row = nearest(&first->job->params);
+    const double *seconds = measured[row].seconds;
+    int best = best_lanes(seconds), now = lanes < MOST_LANES ? lanes : MOST_LANES;
+    if ((size_t)best > jobs) best = (int)jobs;
+    if (best == lanes) return false;
+    double gain = 100 * (1 - seconds[best - 1] / seconds[now - 1]);
+    char effect[64];
+    if (gain >= 1)
+        snprintf(effect, sizeof effect, "took %.0f %% less time a clip than", gain);
+    else
+        snprintf(effect, sizeof effect, "%s", "was as fast and takes less memory than");
+    snprintf(text, text_bytes,
+             "--parallel_jobs %d %s %d where it was measured (%d x %d x %d, weights in place, one "
+             "H200)",
+             best, effect, now, measured[row].width, measured[row].height, measured[row].frames);
+    return true;
+}
