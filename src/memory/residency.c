@@ -20,6 +20,12 @@ static em_group_use *use_of(const em_residency *r, em_group *g)
     return r->counts_only ? &g->planned : &g->real;
 }
 
+static bool is_here(const em_residency *r, em_group *g)
+{
+    const em_group_use *u = use_of(r, g);
+    return u->serial == r->serial && u->state != EM_GROUP_COLD;
+}
+
 /* ---- the trace ------------------------------------------------------------------------------- */
 
 void em_trace_close(em_trace *t)
@@ -100,9 +106,16 @@ static void count_mapped(em_residency *r, const em_group *g)
     raise_to(&r->mapped_peak_bytes, r->mapped_bytes);
 }
 
+/* Something goes, or a trace is followed from its beginning. */
+static void look_again(em_residency *r)
+{
+    r->here_begin = r->here_end = 0;
+}
+
 static void let_go(em_residency *r, em_group *g)
 {
     use_of(r, g)->state = EM_GROUP_COLD;
+    look_again(r);
     r->resident_bytes -= mapped_size(g);
     r->mapped_bytes -= mapped_size(g);
     if (!r->counts_only) em_group_drop_source(g);
@@ -136,6 +149,7 @@ static em_status evict(em_residency *r, size_t i, em_err *err)
     if (!r->counts_only && u->state == EM_GROUP_WARM)
         st = d->queue_wait(d, EM_QUEUE_COPY, u->done, err);
     u->state = EM_GROUP_COLD;
+    look_again(r);
     r->resident_bytes -= g->image_bytes;
     r->stored_count--;
     memmove(r->stored + i, r->stored + i + 1, (r->stored_count - i) * sizeof *r->stored);
@@ -292,22 +306,23 @@ static em_status load(em_residency *r, em_group *g, size_t horizon, bool *placed
 
 /* The first pin of the trace, from `at` on, of a group that is not here; count when there is none.
  * Where little must do, the very next group or none: one that is pinned again and again would let
- * one more in every time. */
-static size_t next_missing(const em_residency *r, size_t at)
+ * one more in every time. What was found to be here is so until something goes: no search looks at
+ * it twice, however long the trace. */
+static size_t next_missing(em_residency *r, size_t at)
 {
     const em_trace *t = r->follow;
-    for (; t && at < t->count; at++) {
+    if (at < r->here_begin || at > r->here_end) r->here_begin = r->here_end = at;
+    for (at = r->here_end; t && at < t->count; at++) {
         em_group *g = t->step[at].group;
-        const em_group_use *u = use_of(r, g);
         if (!t->step[at].pin) continue;
-        if (u->serial != r->serial || u->state == EM_GROUP_COLD) break;
+        if (!is_here(r, g)) break;
         if (r->eager && !g->in_place) return t->count;
     }
-    return at;
+    return r->here_end = at;
 }
 
 /* The same of a group that is copied. */
-static size_t next_copy(const em_residency *r)
+static size_t next_copy(em_residency *r)
 {
     size_t at = next_missing(r, r->cursor);
     while (at < r->follow->count && r->follow->step[at].group->in_place)
@@ -330,7 +345,7 @@ static em_status prefetch(em_residency *r, em_err *err)
 }
 
 /* The disk begins to read what will be missing next. Of a table nobody reads but rows. */
-static void read_ahead(const em_residency *r)
+static void read_ahead(em_residency *r)
 {
     if (r->counts_only || !r->follow) return;
     size_t at = next_missing(r, r->cursor);
@@ -459,6 +474,8 @@ bool em_residency_sound(const em_residency *r)
         end = u->offset_bytes + g->image_bytes;
         in_store += g->image_bytes;
     }
+    for (size_t i = r->here_begin; r->follow && i < r->here_end; i++)
+        if (r->follow->step[i].pin && !is_here(r, r->follow->step[i].group)) return false;
     return end <= r->capacity_bytes && in_store + r->mapped_bytes == r->resident_bytes &&
            r->image_bytes <= r->images_bytes && r->mapped_bytes <= r->mapped_peak_bytes &&
            r->resident_bytes <= r->peak_bytes;
@@ -528,6 +545,13 @@ static void forget_older(em_residency *r, const em_trace *t)
     for (size_t i = 0; i < r->known_count; i++) use_of(r, r->known[i])->next_use = SIZE_MAX;
     for (size_t i = t->count; i-- > 0;)
         if (t->step[i].pin) use_of(r, t->step[i].group)->next_use = i;
+}
+
+void em_residency_follow(em_residency *r, const em_trace *t)
+{
+    r->follow = t;
+    r->cursor = 0;
+    look_again(r);
 }
 
 em_status em_residency_prepare(em_residency *r, const em_trace *t, size_t image_bytes,

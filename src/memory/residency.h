@@ -74,8 +74,9 @@ typedef struct em_residency {
      * which COMPUTE stood still in a pin: until the copy that it needs was done, and while the host
      * read files in it. */
     em_stopwatch *copies, *waits;
-    size_t cursor; /* in follow: behind the last pin */
-    size_t clock;  /* counts pins, for the least recently used without a trace */
+    size_t cursor;               /* in follow: behind the last pin */
+    size_t here_begin, here_end; /* in follow: no pin in between is of a group that is not here */
+    size_t clock;                /* counts pins, for the least recently used without a trace */
 
     /* Counted since em_residency_count_anew, for whoever asks. */
     size_t resident_bytes, peak_bytes;      /* of WARM and PINNED groups, wherever they are */
@@ -94,6 +95,9 @@ typedef struct em_residency {
  * of the two it was; the other is there. */
 em_status em_residency_prepare(em_residency *r, const em_trace *t, size_t image_bytes,
                                bool *images_failed, em_err *err);
+/* From the beginning of a trace that it was prepared for, until another call: borrowed. NULL: no
+ * foresight. */
+void em_residency_follow(em_residency *r, const em_trace *t);
 /* Gives back the pages of groups in place that nobody uses, whatever drop_unpinned said when they
  * were used last. */
 void em_residency_drop_mapped(em_residency *r);

@@ -134,8 +134,7 @@ static em_status compute(em_job *j, em_memory_kind *failed, em_err *err)
     if (!st) st = take_memory(j, failed, err);
     if (st) return st;
     *failed = EM_MEMORY_BLOCK;
-    weights->follow = &j->trace;
-    weights->cursor = 0;
+    em_residency_follow(weights, &j->trace);
     em_residency_count_anew(weights);
     j->run = em_engine_run(e);
     j->run.arena = e->block;
@@ -147,7 +146,7 @@ static em_status compute(em_job *j, em_memory_kind *failed, em_err *err)
     j->result.weight_bytes = j->result.mapped_bytes = j->result.copied_bytes = 0;
     method(j);
     j->result.scratch_bytes = j->run.arena.peak_bytes;
-    weights->follow = NULL;
+    em_residency_follow(weights, NULL);
     st = em_engine_release_block(e, &j->run.err);
     if (j->run.err.code == EM_VERDICT) em_resume_discard(j->p->resume_path);
     if (j->run.err.code) return em_fail(err, j->run.err.code, "%s", j->run.err.msg);

@@ -20,8 +20,7 @@ static void enter_annex(em_job *j)
     size_t store = j->annex.need.weights_bytes;
     if (j->run.plans || em_run_stopped(&j->run)) return;
     *at = em_engine_annex_run(j->engine);
-    at->residency->follow = &j->annex.trace;
-    at->residency->cursor = 0;
+    em_residency_follow(at->residency, &j->annex.trace);
     em_arena_set_floor(&at->arena, store);
     em_residency_set_store(at->residency, at->arena.base, store, &at->err);
     em_residency_count_anew(at->residency);
@@ -36,7 +35,7 @@ static void leave_annex(em_job *j)
     j->result.voice_scratch_bytes = at->arena.peak_bytes;
     j->result.voice_weights_bytes = at->residency->store_peak_bytes;
     j->result.voice_mapped_bytes = at->residency->mapped_peak_bytes;
-    at->residency->follow = NULL;
+    em_residency_follow(at->residency, NULL);
     if (em_engine_release_annex(j->engine, &late)) em_run_fail(&j->run, late.code, "%s", late.msg);
 }
 

@@ -439,8 +439,7 @@ static void a_new_trace_replaces_the_old(void **state)
         assert_ok(em_residency_prepare(&r, &trace[k], 0, &images_failed, &err), err);
         assert_ok(em_residency_set_store(&r, store, 3 * image, &err), err);
         em_residency_count_anew(&r);
-        r.follow = &trace[k];
-        r.cursor = 0;
+        em_residency_follow(&r, &trace[k]);
         for (int i = 0; i < 6; i++) {
             pin(&r, &m->group[order[i % 3]]);
             assert_values(m, order[i % 3]);
