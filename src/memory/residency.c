@@ -252,7 +252,7 @@ static em_status copy_image(em_residency *r, em_group *g, em_group_use *u, em_er
     if (!st)
         st = d->copy_async(d, (char *)r->base + u->offset_bytes,
                            (char *)r->images + u->image_offset_bytes, g->image_bytes, err);
-    return st ? st : em_stopwatch_end(r->copies, err);
+    return st ? st : em_stopwatch_end(r->copies, 1, err);
 }
 
 static em_status send(em_residency *r, em_group *g, em_group_use *u, em_err *err)
@@ -427,7 +427,7 @@ em_status em_residency_pin(em_residency *r, em_group *g, em_err *err)
     if (moves) st = em_stopwatch_begin(r->waits, err);
     size_t copied = r->copied_bytes;
     if (!st) st = bring_both(r, g, err);
-    if (!st && moves) st = em_stopwatch_end(r->waits, err);
+    if (!st && moves) st = em_stopwatch_end(r->waits, 1, err);
     if (!st && (moves || r->copied_bytes > copied)) read_ahead(r);
     assert(em_residency_sound(r));
     return st;

@@ -26,8 +26,8 @@ enum {
 /* buffer_bytes is a multiple of EM_IMAGE_ALIGN. */
 em_status em_staging_open(em_staging **out, em_device *device, size_t buffer_bytes, em_err *err);
 void em_staging_close(em_staging **s); /* NULL inside is allowed */
-/* Queues the copy of a group's image to dst (device memory), each copy a lap of `clock` (NULL:
- * none); returns when the file is not needed any more. */
+/* Queues the copy of a group's image to dst (device memory); returns when the file is not needed
+ * any more. Some of the copies are laps of `clock` (NULL: none), which stand for the others. */
 em_status em_staging_send(em_staging *s, const em_group *g, void *dst, em_pool *pool,
                           em_stopwatch *clock, em_err *err);
 

@@ -41,7 +41,7 @@ static em_status read_one(em_stopwatch *w, bool *over, em_err *err)
     em_status st = w->device->event_elapsed(w->device, w->lap[i].from, w->lap[i].to, &ms, err);
     *over = !st && ms >= 0;
     if (!*over) return st;
-    w->ms += ms;
+    w->ms += ms * w->lap[i].weight;
     w->read++;
     return EM_OK;
 }
@@ -60,10 +60,12 @@ em_status em_stopwatch_begin(em_stopwatch *w, em_err *err)
     return st ? st : d->event_record(d, w->lap[i].from, w->queue, err);
 }
 
-em_status em_stopwatch_end(em_stopwatch *w, em_err *err)
+em_status em_stopwatch_end(em_stopwatch *w, double weight, em_err *err)
 {
     if (!w) return EM_OK;
-    em_status st = w->device->event_record(w->device, w->lap[w->begun % EM_LAPS].to, w->queue, err);
+    size_t i = w->begun % EM_LAPS;
+    em_status st = w->device->event_record(w->device, w->lap[i].to, w->queue, err);
+    w->lap[i].weight = weight;
     if (!st) w->begun++;
     return st;
 }

@@ -13,10 +13,11 @@ typedef struct em_stopwatch {
     em_device *device; /* borrowed */
     em_queue queue;
     struct {
-        em_event *from, *to;
-    } lap[EM_LAPS];     /* owned */
+        em_event *from, *to; /* owned */
+        double weight;
+    } lap[EM_LAPS];
     size_t begun, read; /* laps so far: read <= begun <= read + EM_LAPS */
-    double ms;          /* of those that were read; the caller may set it to 0 */
+    double ms; /* of those that were read, times their weights; the caller may set it to 0 */
 } em_stopwatch;
 
 /* *out stays NULL, which every function below takes and does nothing with, where the device has no
@@ -24,9 +25,10 @@ typedef struct em_stopwatch {
 em_status em_stopwatch_open(em_stopwatch **out, em_device *d, em_queue queue, em_err *err);
 void em_stopwatch_close(em_stopwatch **w);
 
-/* One lap at a time: begin, give the queue what is to be measured, end. */
+/* One lap at a time: begin, give the queue what is to be measured, end. A lap of weight 1 stands
+ * for itself; of work that comes in many like pieces one may be timed for the others. */
 em_status em_stopwatch_begin(em_stopwatch *w, em_err *err);
-em_status em_stopwatch_end(em_stopwatch *w, em_err *err);
+em_status em_stopwatch_end(em_stopwatch *w, double weight, em_err *err);
 /* Adds up the laps that are over by now, without waiting for others: those stay for the next
  * reading. */
 em_status em_stopwatch_read(em_stopwatch *w, em_err *err);

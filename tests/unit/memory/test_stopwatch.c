@@ -23,7 +23,7 @@ static void lap(em_stopwatch *w, void *block, const char *from)
 {
     assert_ok(em_stopwatch_begin(w, &err), err);
     assert_ok(far->copy_async(far, block, from, BYTES, &err), err);
-    assert_ok(em_stopwatch_end(w, &err), err);
+    assert_ok(em_stopwatch_end(w, 1, &err), err);
 }
 
 static void laps_add_up(void **state)
@@ -66,7 +66,7 @@ static void no_clock_is_none(void **state)
     assert_ok(em_stopwatch_open(&w, &em_device_host, EM_QUEUE_COPY, &err), err);
     assert_null(w);
     assert_ok(em_stopwatch_begin(w, &err), err);
-    assert_ok(em_stopwatch_end(w, &err), err);
+    assert_ok(em_stopwatch_end(w, 1, &err), err);
     assert_ok(em_stopwatch_read(w, &err), err);
     em_stopwatch_close(&w);
 }
