@@ -5,6 +5,7 @@
 #include "memory/staging.h"
 #include "pipeline/job.h"
 
+#include <assert.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -358,7 +359,7 @@ static int candidates(choice *c, candidate *out)
         if (most > c->room.limit_bytes) most = c->room.limit_bytes & ~(size_t)255;
         if (most < least) most = least;
         for (int i = 0; i <= SIZES; i++) {
-            size_t block = least + (most - least) / SIZES * (size_t)i;
+            size_t block = least + ((most - least) / SIZES * (size_t)i & ~(size_t)255);
             if (i == SIZES) block = most;
             if (i > 0 && (down->streamed || block == least)) break;
             n += try(c, w, block, &out[n]);
@@ -421,6 +422,7 @@ static void adopt(choice *c, candidate best)
     const em_ops *annex = c->engine->annex.ops;
     double stage_ms[EM_STAGE_COUNT];
     uint64_t smallest = r->smallest_bytes, largest = r->largest_bytes;
+    assert(best.block_bytes % EM_ARENA_ALIGN == 0); /* else it would be made larger than planned */
     try(c, best.width, best.block_bytes, &best);
     const em_budget *b = &v->budget;
     c->policy.cut = v->cut;
