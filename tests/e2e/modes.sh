@@ -156,6 +156,9 @@ for mode in default lightweight beefy auto lightweight.ear beefy.ear; do
     for what in weight_bytes copied_bytes; do
         holds "$(whole $mode 0 measured.$what)" -eq "$(whole $mode 0 planned.$what)" "$mode, $what"
     done
+    for what in weight_bytes copied_bytes; do
+        holds "$(whole $mode 1 measured.$what)" -le "$(whole $mode 1 planned.$what)" "$mode, the second job, $what"
+    done
     # The block of the first job may be kept for a second one that needs less.
     most=$(whole $mode 0 block_bytes) block=$(whole $mode 1 block_bytes)
     [ "$most" -ge "$block" ] || most=$block
