@@ -62,7 +62,7 @@ for n in 2 3; do
         run 0 --json_path six.json --save_path "$n$mode" --num_inference_steps 3 --parallel_jobs $n --memory_mode $mode
         same "$(hashes "$n$mode")" "$calm" "$n at once, $mode"
         grep -q "\"parallel_jobs\": $n" "$n$mode/batch_report.json" || fail "the report does not say $n"
-        grep -q "$n jobs at once" err || fail "the first line does not say $n"
+        grep -q "^$mode: .* $n jobs at once, each with a share" err || fail "the first line does not say $n"
     done
 done
 
