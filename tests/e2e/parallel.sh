@@ -118,6 +118,8 @@ for moment in 'v2\] denoise 2/' 'v3\] denoise 1/' '.v?_output.*part*'; do
     rc=0
     wait $pid 2>/dev/null || rc=$?
     [ $rc -eq 137 ] || fail "not killed at '$moment': $rc"
+    half=$(hashes killed 2>/dev/null | grep -vxF "$calm" || true)
+    [ -z "$half" ] || fail "half-made at '$moment': $half"
     run 0 --json_path six.json --save_path killed --num_inference_steps 3 --parallel_jobs 2
     same "$(hashes killed)" "$calm" "killed at '$moment'"
     [ -z "$(find killed -name '.*part*')" ] || fail "left over: $(find killed -name '.*part*')"
