@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# tests/e2e/parallel.sh PROGRAM DEVICE: several jobs at once. The same videos as one after the other; a job that
+# tests/e2e/parallel.sh PROGRAM DEVICE [STEPS]: several jobs at once. The same videos as one after the other; a job that
 # fails is one alone; an interrupt stops all of them and leaves each to be gone on with; budgets are shared; a
 # full disk stops all. PPM and WAV in, MP4 or Y4M out: runs anywhere. 77: there is no such device here.
+# STEPS: of the jobs that are interrupted; a slow program needs fewer to be caught in the middle.
 set -euo pipefail
-program=$(readlink -f "$1") device=$2
+program=$(readlink -f "$1") device=$2 steps=${3:-300}
 tmp=$(mktemp -d)
 trap 'umount "$tmp/disk" 2>/dev/null || true; rm -rf "$tmp"' EXIT
 export XDG_CACHE_HOME=$tmp/cache
@@ -61,7 +62,7 @@ for n in 2 3; do
         run 0 --json_path six.json --save_path "$n$mode" --num_inference_steps 3 --parallel_jobs $n --memory_mode $mode
         same "$(hashes "$n$mode")" "$calm" "$n at once, $mode"
         grep -q "\"parallel_jobs\": $n" "$n$mode/batch_report.json" || fail "the report does not say $n"
-        grep -q "$n jobs at once" err || fail "the first line does not say $n"
+        grep -q "^$mode: .* $n jobs at once, each with a share" err || fail "the first line does not say $n"
     done
 done
 
@@ -75,7 +76,7 @@ grep -q '"parallel_jobs": 2' few/batch_report.json || fail "more lanes than jobs
 # An interrupt in the middle of two: both stop, both go on from their last step.
 background() {
     env --default-signal=INT "$program" batch "${checkpoint[@]}" "${clip[@]}" --device "$device" --json_path six.json \
-        --save_path cut --num_inference_steps 300 --no_teacache --parallel_jobs 2 >out 2>err </dev/null &
+        --save_path cut --num_inference_steps "$steps" --no_teacache --parallel_jobs 2 >out 2>err </dev/null &
     pid=$!
 }
 background
@@ -91,26 +92,36 @@ wait $pid || rc=$?
 [ "$(find cut -name '.v*.steps' | wc -l)" = 2 ] || fail "not both can be gone on with"
 ok
 clip+=(--no_teacache)
-run 0 --json_path six.json --save_path cut --num_inference_steps 300 --parallel_jobs 2 --only v1 v2
+run 0 --json_path six.json --save_path cut --num_inference_steps "$steps" --parallel_jobs 2 --only v1 v2
 [ "$(grep -c '"steps_resumed": [1-9]' cut/batch_report.json)" = 2 ] || fail "not both went on"
-run 0 --json_path six.json --save_path whole --num_inference_steps 300 --only v1 v2
+run 0 --json_path six.json --save_path whole --num_inference_steps "$steps" --only v1 v2
 same "$(hashes cut)" "$(hashes whole)" "gone on with"
 clip=(--sample_size 64 64 --video_length 5)
 
-# Killed in the middle of two, too: nothing half-made has a name.
+# Killed in the middle of two, too, while they compute and while videos are written: nothing half-made has a name.
 background_kill() {
     rm -rf killed
     "$program" batch "${checkpoint[@]}" "${clip[@]}" --device "$device" --json_path six.json --save_path killed \
         --num_inference_steps 3 --parallel_jobs 2 >out 2>err </dev/null &
     pid=$!
 }
-for pause in 0.3 0.6 0.9; do
+for moment in 'v2\] denoise 2/' 'v3\] denoise 1/' '.v?_output.*part*'; do
     background_kill
-    sleep $pause
+    for _ in {1..6000}; do
+        case $moment in
+        .*) [ -z "$(find killed -name "$moment" 2>/dev/null)" ] || break ;;
+        *) ! grep -q "$moment" err || break ;;
+        esac
+        sleep 0.01
+    done
     kill -9 $pid 2>/dev/null || true
-    wait $pid 2>/dev/null || true
+    rc=0
+    wait $pid 2>/dev/null || rc=$?
+    [ $rc -eq 137 ] || fail "not killed at '$moment': $rc"
+    half=$(hashes killed 2>/dev/null | grep -vxF "$calm" || true)
+    [ -z "$half" ] || fail "half-made at '$moment': $half"
     run 0 --json_path six.json --save_path killed --num_inference_steps 3 --parallel_jobs 2
-    same "$(hashes killed)" "$calm" "killed after $pause s"
+    same "$(hashes killed)" "$calm" "killed at '$moment'"
     [ -z "$(find killed -name '.*part*')" ] || fail "left over: $(find killed -name '.*part*')"
 done
 
@@ -130,8 +141,9 @@ run 2 --json_path six.json --save_path none --parallel_jobs 9
 
 # A full disk ends all lanes; with room again everything is made.
 mkdir disk
-if mount -t tmpfs -o size=160k tmpfs disk 2>/dev/null; then
+if mount -t tmpfs -o size=256k tmpfs disk 2>/dev/null; then
     run 4 --json_path six.json --save_path disk --num_inference_steps 3 --parallel_jobs 2
+    grep -q '[1-9] not started' out || fail "a full disk stopped nobody: $(tail -n 1 out)"
     mount -o remount,size=64m disk
     run 0 --json_path six.json --save_path disk --num_inference_steps 3 --parallel_jobs 2
     same "$(hashes disk)" "$calm" "after a full disk"

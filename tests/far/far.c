@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -144,8 +145,16 @@ em_status far_enqueue(em_run *r, const far_call *c)
     return EM_OK;
 }
 
+static atomic_int graphs;
+
+int far_graphs(void)
+{
+    return atomic_load(&graphs);
+}
+
 static void far_graph_destroy(em_device *d, em_graph *g)
 {
+    if (g) atomic_fetch_sub(&graphs, 1);
     (void)d;
     if (g) free(g->call);
     free(g);
@@ -158,7 +167,9 @@ static em_status far_capture_begin(em_device *d, em_err *err)
     em_status st = step(FAR_CAPTURE_BEGIN, err);
     if (st) return st;
     capture = calloc(1, sizeof *capture);
-    return capture ? EM_OK : em_fail(err, EM_NOMEM, "no memory for a graph");
+    if (!capture) return em_fail(err, EM_NOMEM, "no memory for a graph");
+    atomic_fetch_add(&graphs, 1);
+    return EM_OK;
 }
 
 static em_status far_capture_end(em_device *d, em_graph **out, em_err *err)

@@ -27,5 +27,6 @@ typedef enum far_step {
 /* Counts from zero; the fail_at-th from now on fails (0: none). */
 void far_watch(far_step s, int fail_at);
 int far_watched(far_step s);
+int far_graphs(void); /* that were made and not destroyed */
 
 #endif

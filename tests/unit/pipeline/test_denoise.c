@@ -263,6 +263,7 @@ static void a_cancel_ends_replays(void **state)
         p.resume_path = path;
         p.teacache_offload = cases[i].offload;
         assert_int_equal(generate(e, &p, &w, NULL, &err), EM_CANCELLED);
+        assert_int_equal(far_graphs(), 0);
         assert_int_equal(far_watched(FAR_LAUNCH), cases[i].launched);
         em_engine_resume(e);
         watch_anew();
