@@ -124,24 +124,27 @@ static size_t streamed(const em_budget *b, const em_stage_need *s)
     return sum;
 }
 
-/* Plays the request through; false when it does not run. */
-static bool play(em_budget *b)
+/* Plays the request through, from where `real` is (NULL: nothing is anywhere); false when it does
+ * not run. */
+static bool play(em_budget *b, const em_residency *real)
 {
     em_residency r = simulation(b);
     em_err err = {0};
     em_status st = EM_OK;
     r.follow = b->trace;
-    r.images_bytes = b->like.images_bytes;
+    r.images_bytes = real ? b->image_bytes : b->like.images_bytes;
     b->resident_bytes = b->mapped_bytes = b->source_bytes = b->image_bytes = 0;
     b->copied_bytes = b->packed_bytes = 0;
+    if (real) st = em_residency_resume(&r, real, &err);
     for (int i = 0; !st && i < b->stages; i++) {
         em_stage_need *s = &b->stage[i];
-        st = em_residency_set_store(&r, NULL, s->weights_bytes, &err);
+        st = em_residency_set_store(&r, r.base, s->weights_bytes, &err);
         em_residency_count_anew(&r);
         if (!st) st = replay(&r, b->trace, s, &err);
         account(b, s, &r);
     }
-    for (int i = 0; i < b->stages; i++) b->stage[i].streamed_bytes = streamed(b, &b->stage[i]);
+    for (int i = 0; !real && i < b->stages; i++)
+        b->stage[i].streamed_bytes = streamed(b, &b->stage[i]);
     em_residency_close(&r);
     return !st;
 }
@@ -154,14 +157,21 @@ bool em_budget_try(em_budget *b, size_t block_bytes)
     if (block_bytes < b->smallest_bytes) return false;
     share(b, block_bytes);
     for (size_t i = 0; i < b->trace->count; i++) b->trace->step[i].group->streamed = false;
-    if (!play(b)) return false;
+    if (!play(b, NULL)) return false;
     bool any = false;
     for (size_t i = 0; i < b->trace->count; i++) {
         em_group *g = b->trace->step[i].group;
         g->streamed = g->planned.loads > 1;
         any = any || g->streamed;
     }
-    return !any || play(b);
+    return !any || play(b, NULL);
+}
+
+bool em_budget_resume(em_budget *b, size_t held_bytes, const em_residency *real)
+{
+    for (int i = 0; i < b->stages; i++)
+        b->stage[i].weights_bytes = em_budget_room(&b->stage[i], held_bytes);
+    return play(b, real);
 }
 
 em_status em_budget_fit(em_budget *b, size_t limit_bytes, size_t *block_bytes, em_err *err)

@@ -55,6 +55,11 @@ em_status em_budget_open(em_budget *b, em_stage_need *stage, int stages, const e
 /* Shares a block of block_bytes and plays the request through: false when it does not run in
  * that. */
 bool em_budget_try(em_budget *b, size_t block_bytes);
+/* After em_budget_try: the same request from what earlier ones left in `real`, which is not in use,
+ * in the whole of the block of held_bytes that they ran in. What they used and this one does not
+ * (an encoder whose output is known by now) need not make room for what stays. Which groups are
+ * streamed remains as tried. False when it does not run that way: em_budget_try again. */
+bool em_budget_resume(em_budget *b, size_t held_bytes, const em_residency *real);
 /* Shares a block of at most limit_bytes; *block_bytes is what it needs of that. EM_NOVRAM when even
  * the smallest block is larger. */
 em_status em_budget_fit(em_budget *b, size_t limit_bytes, size_t *block_bytes, em_err *err);

@@ -578,6 +578,44 @@ em_status em_residency_prepare(em_residency *r, const em_trace *t, size_t image_
     return st;
 }
 
+/* Images stay where no larger store of them is wanted: see open_images. */
+static void resume_group(em_residency *plan, em_group *g, bool images)
+{
+    const em_group_use *real = &g->real;
+    bool stays = g->in_place && !plan->drop_unpinned && real->state != EM_GROUP_COLD;
+    g->planned = (em_group_use){.state = stays ? real->state : EM_GROUP_COLD,
+                                .serial = plan->serial,
+                                .next_use = SIZE_MAX,
+                                .loads = real->loads,
+                                .imaged = images && real->imaged,
+                                .image_offset_bytes = real->image_offset_bytes};
+    if (stays) count_mapped(plan, g);
+}
+
+em_status em_residency_resume(em_residency *plan, const em_residency *real, em_err *err)
+{
+    const em_trace *t = plan->follow;
+    bool images = real->images_bytes >= plan->images_bytes;
+    for (size_t i = 0; i < real->known_count; i++) resume_group(plan, real->known[i], images);
+    if (images) plan->images_bytes = real->images_bytes;
+    plan->image_bytes = images ? real->image_bytes : 0;
+    for (size_t i = 0; i < real->stored_count; i++) {
+        em_group *g = real->stored[i];
+        if (!EM_PUSH(plan->stored, plan->stored_count, plan->stored_cap, g))
+            return em_fail(err, EM_NOMEM, "no memory to keep track of weights");
+        g->planned.state = g->real.state;
+        g->planned.offset_bytes = g->real.offset_bytes;
+        count(plan, g->image_bytes);
+    }
+    plan->base = real->base;
+    plan->capacity_bytes = real->capacity_bytes;
+    for (size_t i = t->count; i-- > 0;) {
+        em_group_use *u = &t->step[i].group->planned;
+        if (t->step[i].pin && u->serial == plan->serial) u->next_use = i;
+    }
+    return EM_OK;
+}
+
 /* ---- the store moves, and the end ------------------------------------------------------------ */
 
 /* Scratch may lie where copies are on their way to, and copies may go where scratch was. */

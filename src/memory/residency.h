@@ -95,6 +95,9 @@ typedef struct em_residency {
  * of the two it was; the other is there. */
 em_status em_residency_prepare(em_residency *r, const em_trace *t, size_t image_bytes,
                                bool *images_failed, em_err *err);
+/* A plan that was just begun and follows its trace goes on from where `real`, which is not in use,
+ * left weights: in its store, where files have them, in its images. EM_NOMEM. */
+em_status em_residency_resume(em_residency *plan, const em_residency *real, em_err *err);
 /* From the beginning of a trace that it was prepared for, until another call: borrowed. NULL: no
  * foresight. */
 void em_residency_follow(em_residency *r, const em_trace *t);

@@ -109,21 +109,13 @@ static em_status take_memory(em_job *j, em_memory_kind *failed, em_err *err)
     *failed = EM_MEMORY_BLOCK;
     em_status st = em_job_take_offload(j, err);
     if (!st) st = em_engine_take_block(e, j->policy.block_bytes, err);
+    if (!st && j->policy.empties_block) st = em_residency_set_store(w, NULL, 0, err);
     if (st) return st;
     st = em_residency_prepare(w, &j->trace, j->policy.image_bytes, &images_failed, err);
     *failed = images_failed ? EM_MEMORY_IMAGES : EM_MEMORY_RING;
     if (st || !e->annex.ops) return st;
     *failed = EM_MEMORY_ANNEX;
     return em_job_take_annex(j, err);
-}
-
-/* A block that an earlier request needed larger leaves more to weights: what that one used and this
- * one does not (an encoder whose output is known by now) need not make room for what stays. */
-static void use_whole_block(em_job *j)
-{
-    j->block_held_bytes = j->engine->block.size_bytes;
-    for (int s = 0; j->block_held_bytes > j->policy.block_bytes && s < EM_STAGE_COUNT; s++)
-        j->need[s].weights_bytes = em_budget_room(&j->need[s], j->block_held_bytes);
 }
 
 static em_status compute(em_job *j, em_memory_kind *failed, em_err *err)
@@ -139,7 +131,7 @@ static em_status compute(em_job *j, em_memory_kind *failed, em_err *err)
     j->run = em_engine_run(e);
     j->run.arena = e->block;
     j->run.cut = j->policy.cut;
-    use_whole_block(j);
+    j->block_held_bytes = e->block.size_bytes;
     j->result.forwards = j->result.forwards_replayed = 0;
     j->result.color_ms = 0;
     j->result.driver_bytes = 0;

@@ -413,6 +413,23 @@ static bool replays(const choice *c, const variant *v)
            c->engine->ops->device->capture_begin && !v->need[EM_STAGE_DENOISE].streamed_bytes;
 }
 
+/* Weights that earlier jobs left in a block that this one is going to use are there already, unless
+ * they lie in the way: then the block is emptied, so that no job copies more than a first one. */
+static void resume(choice *c, variant *v, candidate *best)
+{
+    em_engine *e = c->engine;
+    em_budget *b = &v->budget;
+    em_residency now = e->residency;
+    size_t copied = b->copied_bytes;
+    bool kept = e->block.base && e->block.size_bytes >= best->block_bytes;
+    if (!now.known_count) return;
+    if (kept && em_budget_resume(b, e->block.size_bytes, &now) && b->copied_bytes <= copied) return;
+    if (kept) try(c, best->width, best->block_bytes, best);
+    now.stored_count = 0;
+    c->policy.empties_block = kept;
+    if (!em_budget_resume(b, best->block_bytes, &now)) try(c, best->width, best->block_bytes, best);
+}
+
 /* The chosen one becomes the job's. */
 static void adopt(choice *c, candidate best)
 {
@@ -431,6 +448,8 @@ static void adopt(choice *c, candidate best)
     c->policy.image_bytes = b->image_bytes;
     if (on_host(c) || !b->copied_bytes) c->policy.ring_bytes = 0;
     c->policy.replays = replays(c, v);
+    uint64_t pinned = b->image_bytes, host = rest_of(c, b);
+    resume(c, v, &best);
     j->policy = c->policy;
     em_trace_close(&j->trace);
     j->trace = v->trace;
@@ -447,9 +466,9 @@ static void adopt(choice *c, candidate best)
     r->weight_bytes = b->resident_bytes;
     r->mapped_bytes = b->mapped_bytes;
     r->copied_bytes = b->copied_bytes;
-    r->pinned_bytes = b->image_bytes + EM_STAGING_BUFFERS * c->policy.ring_bytes;
+    r->pinned_bytes = pinned + EM_STAGING_BUFFERS * c->policy.ring_bytes;
+    r->host_bytes = host + (on_host(c) ? best.block_bytes : 0);
     if (!on_host(c)) r->pinned_bytes += frames_bytes(j) + offload_bytes(j);
-    r->host_bytes = rest_of(c, b) + (on_host(c) ? best.block_bytes : 0);
     snprintf(r->voice_device, sizeof r->voice_device, "%s",
              (annex ? annex : c->engine->ops)->device->name);
     r->voice_block_bytes = j->annex.block_bytes;

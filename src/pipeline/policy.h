@@ -26,6 +26,7 @@ typedef struct em_policy {
     size_t image_bytes; /* page-locked, for weights that are streamed again and again */
     size_t ring_bytes;  /* page-locked, each buffer between files and the device; 0: none */
     bool replays;       /* the transformer's blocks, from the second forward on, as one graph */
+    bool empties_block; /* of what earlier jobs left in it */
     bool keep_mapped;   /* weights used where their files have them stay in memory */
 } em_policy;
 

@@ -8,6 +8,7 @@
 #include "far/far.h"
 #include "io/file.h"
 #include "io/json.h"
+#include "models/bind.h"
 #include "ops/table.h"
 
 #include "../demo_engine.h"
@@ -273,6 +274,60 @@ static void planned_is_measured_by_plain_loops(void **state)
     render(e, &p, &real);
     assert_as_planned(&planned, &real, false);
     em_engine_close(&e);
+}
+
+/* Requests one after another, each planned when it is its turn: larger and smaller ones, with texts
+ * that are known by then and others. */
+static void check_later_jobs(const char *device, em_memory_mode mode, uint64_t budget)
+{
+    const struct {
+        int side, frames;
+        const char *prompt;
+    } job[] = {{32, 5, "one"}, {32, 5, "one"},   {32, 5, "two"},  {48, 9, "two"},
+               {16, 5, "two"}, {32, 5, "three"}, {32, 5, "three"}};
+    em_engine_params at = where(device, mode);
+    em_params p = request(EM_TEACACHE_OFF);
+    em_result planned, real;
+    at.vram_budget_bytes = budget;
+    em_engine *e = demo_engine_open(&at);
+    for (size_t i = 0; i < EM_COUNT(job); i++) {
+        p.sample_size[0] = p.sample_size[1] = job[i].side;
+        p.video_length = job[i].frames;
+        p.prompt = job[i].prompt;
+        plan(e, &p, &planned);
+        render(e, &p, &real);
+        assert_true(planned.weight_bytes == real.weight_bytes);
+        assert_true(planned.copied_bytes == real.copied_bytes);
+        for (int s = EM_STAGE_ENCODE; s < EM_STAGE_COUNT; s++) {
+            const em_stage_report *a = &planned.stage[s], *b = &real.stage[s];
+            assert_true(a->weights_bytes == b->weights_bytes);
+            assert_true(a->mapped_bytes == b->mapped_bytes);
+            assert_true(a->copied_bytes == b->copied_bytes);
+            assert_true(a->packed_bytes == b->packed_bytes);
+        }
+    }
+    em_engine_close(&e);
+}
+
+static void later_jobs_are_as_planned(void **state)
+{
+    (void)state;
+    static const em_memory_mode modes[] = {EM_MEMORY_LIGHTWEIGHT, EM_MEMORY_AUTO, EM_MEMORY_BEEFY};
+    em_params p = request(EM_TEACACHE_OFF);
+    em_engine_params at = where("far", EM_MEMORY_BEEFY);
+    em_result all;
+    p.sample_size[0] = p.sample_size[1] = 48;
+    p.video_length = 9;
+    em_engine *e = demo_engine_open(&at);
+    plan(e, &p, &all);
+    em_engine_close(&e);
+    for (size_t m = 0; m < EM_COUNT(modes); m++) {
+        check_later_jobs("cpu", modes[m], 0);
+        check_later_jobs("far", modes[m], 0);
+    }
+    uint64_t span = all.largest_bytes - all.smallest_bytes;
+    for (int i = 0; i < 4; i++)
+        check_later_jobs("far", EM_MEMORY_AUTO, all.smallest_bytes + span * (uint64_t)i / 4);
 }
 
 /* Where scratch is most of it, the least memory is that of narrow cuts; the arithmetic stays. */
@@ -671,6 +726,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(planned_is_measured_on_the_cpu),
         cmocka_unit_test(planned_is_measured_far_away),
         cmocka_unit_test(planned_is_measured_by_plain_loops),
+        cmocka_unit_test(later_jobs_are_as_planned),
         cmocka_unit_test(narrower_is_smaller),
         cmocka_unit_test(modes_explain_themselves),
         cmocka_unit_test(what_does_not_fit_is_refused),
