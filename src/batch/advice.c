@@ -18,19 +18,25 @@ static const struct {
 /* A further lane takes its share of memory: it has to be worth so much. */
 static const double WORTH = 0.95;
 
+/* A clip of so many times the size is another matter. */
+static const double LIKE = 8;
+
 static double volume(int width, int height, int frames)
 {
     return (double)width * height * frames;
 }
 
+enum { ROWS = sizeof measured / sizeof *measured };
+
+/* ROWS: nothing like it was measured. */
 static size_t nearest(const em_params *p)
 {
-    double v = volume(p->sample_size[1], p->sample_size[0], p->video_length), least = INFINITY;
-    size_t best = 0;
-    for (size_t i = 0; i < sizeof measured / sizeof *measured; i++) {
+    double v = volume(p->sample_size[1], p->sample_size[0], p->video_length), least = log(LIKE);
+    size_t best = ROWS;
+    for (size_t i = 0; i < ROWS; i++) {
         double far =
             fabs(log(v / volume(measured[i].width, measured[i].height, measured[i].frames)));
-        if (far >= least) continue;
+        if (far > least) continue;
         least = far;
         best = i;
     }
@@ -56,6 +62,7 @@ bool em_batch_advice(const em_batch *b, int lanes, char *text, size_t text_bytes
     }
     if (jobs < 2 || lanes < 1) return false;
     size_t row = nearest(&first->job->params);
+    if (row == ROWS) return false;
     const double *seconds = measured[row].seconds;
     int best = best_lanes(seconds), now = lanes < MOST_LANES ? lanes : MOST_LANES;
     if ((size_t)best > jobs) best = (int)jobs;

@@ -18,7 +18,7 @@ struct em_staging {
     char *data; /* all buffers, a lane's side by side */
     size_t buffer_bytes;
     lane lanes[EM_STAGING_LANES];
-    pthread_mutex_t queue; /* of who gives COPY something: a copy and its events stay together */
+    pthread_rwlock_t queue; /* nobody gives COPY anything while a copy is timed */
 };
 
 static size_t data_bytes(const em_staging *s)
@@ -32,7 +32,7 @@ em_status em_staging_open(em_staging **out, em_device *device, size_t buffer_byt
     if (!s) return em_fail(err, EM_NOMEM, "no memory for a ring of buffers");
     s->device = device;
     s->buffer_bytes = buffer_bytes;
-    pthread_mutex_init(&s->queue, NULL);
+    pthread_rwlock_init(&s->queue, NULL);
     void *data = NULL;
     em_status st = device->host_alloc(device, &data, data_bytes(s), err);
     s->data = data;
@@ -57,7 +57,7 @@ void em_staging_close(em_staging **staging)
         d->event_destroy(d, free);
     }
     if (s->data) d->host_free(d, s->data, data_bytes(s));
-    pthread_mutex_destroy(&s->queue);
+    pthread_rwlock_destroy(&s->queue);
     em_free(s);
     *staging = NULL;
 }
@@ -78,7 +78,8 @@ typedef struct sending {
  * of so many, in the image's order. */
 enum { TIMED_OF = 8 };
 
-/* With the queue's lock. */
+/* With the queue's lock. Copies that are not timed may be given side by side: the event behind one
+ * may come behind others, too, and is late then, but never early. */
 static em_status queue_copy(sending *t, size_t at, const char *from, size_t size_bytes,
                             em_event *free, em_err *err)
 {
@@ -102,9 +103,12 @@ static em_status send_piece(sending *t, int i, size_t at, em_err *err)
     em_status st = s->device->event_sync(s->device, l->free[b], err);
     if (!st) st = em_group_write(t->group, buffer, at, n, err);
     if (st) return st;
-    pthread_mutex_lock(&s->queue);
+    if (at / s->buffer_bytes % TIMED_OF)
+        pthread_rwlock_rdlock(&s->queue);
+    else
+        pthread_rwlock_wrlock(&s->queue);
     st = queue_copy(t, at, buffer, n, l->free[b], err);
-    pthread_mutex_unlock(&s->queue);
+    pthread_rwlock_unlock(&s->queue);
     return st;
 }
 

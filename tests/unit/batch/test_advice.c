@@ -53,6 +53,8 @@ static void nothing_to_say(void **state)
     assert_null(advice(8, 512, 81, 2));
     assert_null(advice(1, 512, 81, 1)); /* one job has nobody to share with */
     assert_null(advice(0, 512, 81, 1));
+    assert_null(advice(8, 128, 5, 1)); /* nobody measured anything like that */
+    assert_null(advice(8, 1024, 321, 1));
 }
 
 int main(void)
