@@ -65,10 +65,13 @@ static em_cut cut_of(const em_job *j, int width)
 {
     const em_dit_config *d = em_dit_sizes(j->engine->dit);
     const em_dit_grid g = j->grid;
-    enum { ROWS = 256 }; /* whole tiles of any kernel */
+    /* Whole tiles of any kernel; and what it takes to fill a GPU, where the weights are read for
+     * every part again: 30 to 40 MB of hidden layer. */
+    enum { ROWS = 256, FILL_ROWS = 2048 };
     int64_t tokens = g.frames * (g.height / d->patch_h) * (g.width / d->patch_w);
     int64_t rows = (tokens / widths[width].ffn_parts + ROWS) / ROWS * ROWS;
-    return (em_cut){.ffn_rows = widths[width].ffn_parts > 1 ? rows : 0,
+    if (!j->engine->ops->device->host_addressable && rows < FILL_ROWS) rows = FILL_ROWS;
+    return (em_cut){.ffn_rows = rows < tokens ? rows : 0,
                     .vae_frames = widths[width].vae_frames,
                     .vae_latents = widths[width].vae_latents};
 }
