@@ -3,6 +3,7 @@
 #include "base/hash.h"
 #include "echomimic.h"
 #include "far/far.h"
+#include "pipeline/engine.h"
 
 #include "../demo_engine.h"
 #include "../tmpdir.h"
@@ -30,13 +31,25 @@ typedef struct watch {
     size_t frame_bytes;
     em_engine *cancel; /* once `cancel_at` steps are done; NULL: never */
     int cancel_at;
+    em_engine *loses; /* all weights once `loses_at` steps are done; NULL: none */
+    int loses_at;
 } watch;
+
+static void lose_weights(em_engine *e)
+{
+    em_err err = {0};
+    em_residency *w = &e->residency;
+    size_t room = w->capacity_bytes;
+    assert_ok(em_residency_set_store(w, w->base, 0, &err), err);
+    assert_ok(em_residency_set_store(w, w->base, room, &err), err);
+}
 
 static void on_progress(void *user, const em_progress *p)
 {
     watch *w = user;
     if (w->cancel && p->stage == EM_STAGE_DENOISE && p->done == w->cancel_at)
         em_engine_cancel(w->cancel);
+    if (w->loses && p->stage == EM_STAGE_DENOISE && p->done == w->loses_at) lose_weights(w->loses);
 }
 
 static em_status on_frame(void *user, const uint8_t *rgb, int index, em_err *err)
@@ -110,6 +123,26 @@ static uint64_t render_once(const char *device, em_memory_mode mode, const em_pa
     uint64_t hash = render(e, p, r);
     em_engine_close(&e);
     return hash;
+}
+
+/* A graph has addresses of weights: those that are not there are fetched by a forward that is
+ * computed, and then the others go on. */
+static void lost_weights_end_no_replay(void **state)
+{
+    (void)state;
+    em_err err = {0};
+    em_params p = request(EM_TEACACHE_OFF, 6);
+    em_result calm, r;
+    em_engine *e = open_engine("far", EM_MEMORY_BEEFY, 0);
+    uint64_t hash = render(e, &p, &calm);
+    watch w = {.loses = e, .loses_at = 4};
+    watch_anew();
+    assert_ok(generate(e, &p, &w, &r, &err), err);
+    em_engine_close(&e);
+    assert_true(w.hash == hash);
+    assert_int_equal(calm.forwards_replayed, 2 * (STEPS - 1));
+    assert_int_equal(r.forwards_replayed, 2 * (STEPS - 1) - 1);
+    assert_true(r.stage[EM_STAGE_DENOISE].copied_bytes > 0);
 }
 
 /* ---- the same frames ------------------------------------------------------------------------- */
@@ -351,6 +384,7 @@ static void nothing_is_offloaded_without_need(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(lost_weights_end_no_replay),
         cmocka_unit_test(a_replay_makes_the_same_frames),
         cmocka_unit_test(only_what_stays_is_replayed),
         cmocka_unit_test(lightweight_records_nothing),
