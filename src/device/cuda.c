@@ -255,7 +255,8 @@ enum { CONTEXT_MIB = 576 };
  * model's process took 223 MiB more than it had when it was opened. */
 enum { HOST_CONTEXT_MIB = 256 };
 
-/* Streams and handles of cuBLASLt and cuDNN once more: 12 to 13 MiB a lane were measured on an H200. */
+/* Streams and handles of cuBLASLt and cuDNN once more: 12 to 13 MiB a lane were measured on an
+ * H200. */
 enum { LANE_MIB = 16 };
 
 static const em_device functions = {
