@@ -74,7 +74,7 @@ typedef struct sending {
     em_err err;
 } sending;
 
-/* Each call of the device's costs as much as the host reads meanwhile, so the clock sees one copy
+/* Threads that wait for each other's events take longer than the copies, so the clock sees one copy
  * of so many, in the image's order. */
 enum { TIMED_OF = 8 };
 
