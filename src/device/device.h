@@ -62,7 +62,9 @@ struct em_device {
      * Owned by the caller: host_free. */
     em_status (*host_alloc)(em_device *d, void **out, size_t size_bytes, em_err *err);
     void (*host_free)(em_device *d, void *p, size_t size_bytes);
-    /* From such memory, on COPY; host_src must stay as it is until an event recorded behind it. */
+    /* From such memory, on COPY; host_src must stay as it is until an event recorded behind it.
+     * Several threads may copy and record events at once: the queue has them in some order, each
+     * thread's own in the order that it gave them. */
     em_status (*copy_async)(em_device *d, void *dst, const void *host_src, size_t size_bytes,
                             em_err *err);
 

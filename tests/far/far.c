@@ -100,23 +100,23 @@ struct em_graph {
 static _Thread_local em_graph *capture; /* under way; NULL: ops are done at once */
 
 static struct {
-    int count, fail_at;
+    atomic_int count, fail_at; /* lanes record their graphs at the same time */
 } watched[FAR_STEPS];
 
 void far_watch(far_step s, int fail_at)
 {
-    watched[s].count = 0;
-    watched[s].fail_at = fail_at;
+    atomic_store(&watched[s].count, 0);
+    atomic_store(&watched[s].fail_at, fail_at);
 }
 
 int far_watched(far_step s)
 {
-    return watched[s].count;
+    return atomic_load(&watched[s].count);
 }
 
 static em_status step(far_step s, em_err *err)
 {
-    bool fails = ++watched[s].count == watched[s].fail_at;
+    bool fails = atomic_fetch_add(&watched[s].count, 1) + 1 == atomic_load(&watched[s].fail_at);
     return fails ? em_fail(err, EM_DEVICE, "far has enough of graphs") : EM_OK;
 }
 
@@ -266,8 +266,8 @@ static em_status far_copy_async(em_device *d, void *dst, const void *host_src, s
     late_copy *c = malloc(sizeof *c);
     if (!c) return em_fail(err, EM_NOMEM, "no memory for a copy");
     *c = (late_copy){.to = to, .from = host_src, .size_bytes = size_bytes};
-    memset(to, 0xFF, size_bytes);
     pthread_mutex_lock(&queue);
+    memset(to, 0xFF, size_bytes);
     *last = c;
     last = &c->next;
     asked++;

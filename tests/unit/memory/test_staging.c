@@ -5,15 +5,19 @@
 
 #include "weights_file.h"
 
+#include <stdatomic.h>
+
 /* A far device whose copies may fail. */
 static em_device device;
 static const em_device *far;
-static int copies, fail_at;
+static atomic_int copies; /* the ring's threads copy side by side */
+static int fail_at;
 
 static em_status copy_or_fail(em_device *d, void *dst, const void *src, size_t n, em_err *err)
 {
     (void)d;
-    if (++copies == fail_at) return em_fail(err, EM_DEVICE, "the cable was pulled");
+    if (atomic_fetch_add(&copies, 1) + 1 == fail_at)
+        return em_fail(err, EM_DEVICE, "the cable was pulled");
     return far->copy_async((em_device *)(uintptr_t)far, dst, src, n, err);
 }
 
@@ -130,11 +134,11 @@ static void failures_end_a_group(void **state)
     assert_ok(device.alloc(&device, &block, n, &err), err);
     assert_ok(em_pool_create(&pool, 3, NULL, &err), err);
     assert_ok(em_staging_open(&s, &device, EM_STAGING_LEAST_BYTES, &err), err);
-    copies = 0;
+    atomic_store(&copies, 0);
     fail_at = 5;
     assert_int_equal(em_staging_send(s, &f.group, block, pool, NULL, &err), EM_DEVICE);
     assert_non_null(strstr(err.msg, "the cable was pulled"));
-    assert_true(copies < 5 + EM_STAGING_LANES); /* nobody went on much longer */
+    assert_true(atomic_load(&copies) < 5 + EM_STAGING_LANES); /* nobody went on much longer */
     fail_at = 0;
 
     char last;
