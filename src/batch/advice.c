@@ -56,7 +56,7 @@ bool em_batch_advice(const em_batch *b, int lanes, char *text, size_t text_bytes
     const em_batch_item *first = NULL;
     size_t jobs = 0;
     for (size_t i = b->count; i-- > 0;) {
-        if (b->item[i].state != EM_JOB_WAITING || b->item[i].idle) continue;
+        if (!em_item_waits(&b->item[i])) continue;
         first = &b->item[i];
         jobs++;
     }

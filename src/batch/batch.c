@@ -288,6 +288,11 @@ static em_status add_address(em_batch *b, size_t *handle, const char *from, size
     return st;
 }
 
+bool em_item_waits(const em_batch_item *it)
+{
+    return it->state == EM_JOB_WAITING && !it->idle;
+}
+
 static bool needs_fetch(const em_batch_item *it)
 {
     return it->state == EM_JOB_WAITING &&

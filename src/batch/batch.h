@@ -73,6 +73,8 @@ typedef struct em_batch_item {
     int delivery_tries;
 } em_batch_item;
 
+bool em_item_waits(const em_batch_item *it); /* it is meant, and was not started */
+
 /* From the threads of the lanes, one at a time. A lane has one job between its begin and the begin
  * of its next one. */
 typedef struct em_batch_events {

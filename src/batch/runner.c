@@ -156,9 +156,7 @@ static ahead *free_place(crew *c)
 static void begin_next(crew *c)
 {
     em_batch *b = c->b;
-    while (c->next < b->count &&
-           (b->order[c->next]->state != EM_JOB_WAITING || b->order[c->next]->idle))
-        c->next++;
+    while (c->next < b->count && !em_item_waits(b->order[c->next])) c->next++;
     if (c->next == b->count || em_batch_disk_full(b) || em_batch_stopping(b)) return;
     ahead *a = free_place(c);
     *a = (ahead){.it = b->order[c->next++]};

@@ -100,7 +100,7 @@ static void print_job(const em_batch *b, em_engine *engine, size_t i, double pac
     if (it->job->image) em_address_shown(image, sizeof image, it->job->image);
     if (it->job->audio) em_address_shown(audio, sizeof audio, it->job->audio);
     printf("%4zu  %s + %s -> %s\n", it->job->index, image, audio, it->output ? it->output : "?");
-    if (it->state != EM_JOB_WAITING || it->idle) {
+    if (!em_item_waits(it)) {
         printf("      %s\n", it->idle ? "did not fail: not meant" : em_job_state_name(it->state));
         return;
     }
@@ -149,8 +149,7 @@ static em_status print_plan(const em_batch *b, const em_options *o, em_terminal 
 static size_t to_do(const em_batch *b)
 {
     size_t n = 0;
-    for (size_t i = 0; i < em_batch_count(b); i++)
-        n += em_batch_at(b, i)->state == EM_JOB_WAITING && !em_batch_at(b, i)->idle;
+    for (size_t i = 0; i < em_batch_count(b); i++) n += em_item_waits(em_batch_at(b, i));
     return n;
 }
 

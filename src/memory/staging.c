@@ -78,6 +78,11 @@ typedef struct sending {
  * of so many, in the image's order. */
 enum { TIMED_OF = 8 };
 
+static bool is_timed(const em_staging *s, size_t at)
+{
+    return at / s->buffer_bytes % TIMED_OF == 0;
+}
+
 /* With the queue's lock. Copies that are not timed may be given side by side: the event behind one
  * may come behind others, too, and is late then, but never early. */
 static em_status queue_copy(sending *t, size_t at, const char *from, size_t size_bytes,
@@ -86,7 +91,7 @@ static em_status queue_copy(sending *t, size_t at, const char *from, size_t size
     em_device *d = t->staging->device;
     size_t step = t->staging->buffer_bytes, left = t->group->image_bytes - at;
     size_t spoken_for = left < TIMED_OF * step ? left : TIMED_OF * step;
-    em_stopwatch *clock = at / step % TIMED_OF ? NULL : t->clock;
+    em_stopwatch *clock = is_timed(t->staging, at) ? t->clock : NULL;
     em_status st = em_stopwatch_begin(clock, err);
     if (!st) st = d->copy_async(d, t->dst + at, from, size_bytes, err);
     if (!st) st = d->event_record(d, free, EM_QUEUE_COPY, err);
@@ -103,10 +108,10 @@ static em_status send_piece(sending *t, int i, size_t at, em_err *err)
     em_status st = s->device->event_sync(s->device, l->free[b], err);
     if (!st) st = em_group_write(t->group, buffer, at, n, err);
     if (st) return st;
-    if (at / s->buffer_bytes % TIMED_OF)
-        pthread_rwlock_rdlock(&s->queue);
-    else
+    if (is_timed(s, at))
         pthread_rwlock_wrlock(&s->queue);
+    else
+        pthread_rwlock_rdlock(&s->queue);
     st = queue_copy(t, at, buffer, n, l->free[b], err);
     pthread_rwlock_unlock(&s->queue);
     return st;

@@ -138,12 +138,19 @@ static bool try(choice *c, int width, size_t block_bytes, candidate *out)
     return true;
 }
 
+/* Down to what an arena is a multiple of: a block of any other size would be made larger. */
+static size_t whole(size_t bytes)
+{
+    return bytes & ~(size_t)(EM_ARENA_ALIGN - 1);
+}
+
 /* The least block of this width that works: the sum of what is in use may leave holes. */
 static size_t least_block(choice *c, int width)
 {
     em_budget *b = &c->at[width].budget;
-    size_t block = b->smallest_bytes, step = (b->largest_bytes - block) / 64 & ~(size_t)255;
-    while (block < b->largest_bytes && !em_budget_try(b, block)) block += step ? step : 256;
+    size_t block = b->smallest_bytes, step = whole((b->largest_bytes - block) / 64);
+    while (block < b->largest_bytes && !em_budget_try(b, block))
+        block += step ? step : EM_ARENA_ALIGN;
     return block < b->largest_bytes ? block : b->largest_bytes;
 }
 
@@ -359,10 +366,10 @@ static int candidates(choice *c, candidate *out)
         em_budget *b = &c->at[w].budget;
         size_t least = least_block(c, w), most = b->largest_bytes;
         if (least > c->room.limit_bytes) continue;
-        if (most > c->room.limit_bytes) most = c->room.limit_bytes & ~(size_t)255;
+        if (most > c->room.limit_bytes) most = whole(c->room.limit_bytes);
         if (most < least) most = least;
         for (int i = 0; i <= SIZES; i++) {
-            size_t block = least + ((most - least) / SIZES * (size_t)i & ~(size_t)255);
+            size_t block = least + whole((most - least) / SIZES * (size_t)i);
             if (i == SIZES) block = most;
             if (i > 0 && (down->streamed || block == least)) break;
             n += try(c, w, block, &out[n]);
@@ -391,7 +398,7 @@ static bool choose_beefy(choice *c, candidate *best)
         if (c->at[w].budget.largest_bytes <= c->room.limit_bytes)
             return try(c, w, c->at[w].budget.largest_bytes, best);
     for (int w = 0; w < EM_WIDTHS; w++)
-        if (try(c, w, c->room.limit_bytes & ~(size_t)255, best) &&
+        if (try(c, w, whole(c->room.limit_bytes), best) &&
             c->at[w].budget.copied_bytes <= c->at[w].budget.all_bytes)
             return true;
     return false;
@@ -428,7 +435,7 @@ static void resume(choice *c, variant *v, candidate *best)
     if (!now.known_count) return;
     if (kept && em_budget_resume(b, e->block.size_bytes, &now) && b->copied_bytes <= copied) return;
     if (kept) try(c, best->width, best->block_bytes, best);
-    now.stored_count = 0;
+    now.stored_count = 0; /* pages and images are still there */
     c->policy.empties_block = kept;
     if (!em_budget_resume(b, best->block_bytes, &now)) try(c, best->width, best->block_bytes, best);
 }
@@ -442,7 +449,7 @@ static void adopt(choice *c, candidate best)
     const em_ops *annex = c->engine->annex.ops;
     double stage_ms[EM_STAGE_COUNT];
     uint64_t smallest = r->smallest_bytes, largest = r->largest_bytes;
-    assert(best.block_bytes % EM_ARENA_ALIGN == 0); /* else it would be made larger than planned */
+    assert(best.block_bytes == whole(best.block_bytes));
     try(c, best.width, best.block_bytes, &best);
     const em_budget *b = &v->budget;
     c->policy.cut = v->cut;
@@ -451,7 +458,7 @@ static void adopt(choice *c, candidate best)
     c->policy.image_bytes = b->image_bytes;
     if (on_host(c) || !b->copied_bytes) c->policy.ring_bytes = 0;
     c->policy.replays = replays(c, v);
-    uint64_t pinned = b->image_bytes, host = rest_of(c, b);
+    uint64_t pinned = b->image_bytes, host = rest_of(c, b); /* of an empty block: the most */
     resume(c, v, &best);
     j->policy = c->policy;
     em_trace_close(&j->trace);

@@ -15,15 +15,17 @@ if(EM_NET)
 endif()
 # Steps of the jobs that are cut short: enough to be caught in the middle, and no more where each takes a second.
 set(steps 300)
+set(timeout_seconds 600)
 if(EM_SANITIZE MATCHES thread)
   set(steps 12)
+  set(timeout_seconds 1800)
 endif()
-# The checklist of the memory modes, and several jobs at once. On a GPU: modes.sh PROGRAM cuda.
+# The checklist of the memory modes, and several jobs at once. On a GPU: docs/TESTING.md.
 foreach(device cpu far)
   add_test(NAME e2e.modes.${device}
     COMMAND ${CMAKE_SOURCE_DIR}/tests/e2e/modes.sh $<TARGET_FILE:echomimic_far> ${device})
   add_test(NAME e2e.parallel.${device}
     COMMAND ${CMAKE_SOURCE_DIR}/tests/e2e/parallel.sh $<TARGET_FILE:echomimic_far> ${device} ${steps})
   set_tests_properties(e2e.modes.${device} e2e.parallel.${device} PROPERTIES
-    LABELS e2e TIMEOUT 1800)
+    LABELS e2e TIMEOUT ${timeout_seconds})
 endforeach()
