@@ -70,7 +70,7 @@ typedef struct em_residency {
     void *images;        /* owned: host memory that the device can read, for packed groups */
     size_t images_bytes; /* its size; in a plan: the size that it would have */
     em_event *moved;     /* owned: what COMPUTE had been given when the store moved */
-    /* Owned; NULL on a device without a clock. Of each copy's time on COPY; and of the time for
+    /* Owned; NULL on a device without a clock. Of copies' time on COPY; and of the time for
      * which COMPUTE stood still in a pin: until the copy that it needs was done, and while the host
      * read files in it. */
     em_stopwatch *copies, *waits;
