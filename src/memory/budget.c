@@ -2,6 +2,7 @@
 
 #include "base/alloc.h"
 
+#include <assert.h>
 #include <stdint.h>
 
 enum { STEP = 256 };
@@ -63,6 +64,7 @@ static size_t all_weights(em_budget *b)
 em_status em_budget_open(em_budget *b, em_stage_need *stage, int stages, const em_trace *trace,
                          const em_residency *like, unsigned *serials, em_err *err)
 {
+    assert(stages <= EM_BUDGET_STAGES);
     *b = (em_budget){.stage = stage, .stages = stages, .trace = trace, .like = *like};
     b->serials = serials;
     b->all_bytes = all_weights(b);
@@ -81,6 +83,11 @@ em_status em_budget_open(em_budget *b, em_stage_need *stage, int stages, const e
 size_t em_budget_room(const em_stage_need *s, size_t block_bytes)
 {
     return (block_bytes & ~(size_t)(STEP - 1)) - round_up(s->scratch_bytes);
+}
+
+void em_budget_rooms(const em_stage_need *stage, int stages, em_room *out)
+{
+    for (int i = 0; i < stages; i++) out[i] = (em_room){stage[i].end, stage[i].weights_bytes};
 }
 
 static void share(em_budget *b, size_t block_bytes)
@@ -130,8 +137,10 @@ static bool play(em_budget *b, const em_residency *real)
 {
     em_residency r = simulation(b);
     em_err err = {0};
+    em_room room[EM_BUDGET_STAGES];
     em_status st = EM_OK;
-    r.follow = b->trace;
+    em_budget_rooms(b->stage, b->stages, room);
+    em_residency_follow(&r, b->trace, room, (size_t)b->stages);
     r.images_bytes = real ? b->image_bytes : b->like.images_bytes;
     b->resident_bytes = b->mapped_bytes = b->source_bytes = b->image_bytes = 0;
     b->copied_bytes = b->packed_bytes = 0;

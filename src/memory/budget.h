@@ -31,8 +31,8 @@ typedef struct em_stage_need {
 } em_stage_need;
 
 typedef struct em_budget {
-    em_stage_need *stage; /* borrowed */
-    int stages;
+    em_stage_need *stage;                 /* borrowed */
+    int stages;                           /* up to EM_BUDGET_STAGES */
     const em_trace *trace;                /* borrowed; linked */
     em_residency like;                    /* what simulations start from: device, dtype, prefetch */
     unsigned *serials;                    /* borrowed: handed out so far */
@@ -44,6 +44,10 @@ typedef struct em_budget {
     size_t copied_bytes, packed_bytes;
 } em_budget;
 
+enum { EM_BUDGET_STAGES = 8 }; /* at most */
+
+/* After em_budget_try: what is set aside for weights along the trace. out: one a stage. */
+void em_budget_rooms(const em_stage_need *stage, int stages, em_room *out);
 /* What a stage leaves to weights of a block that it fits into. */
 size_t em_budget_room(const em_stage_need *s, size_t block_bytes);
 

@@ -45,6 +45,7 @@ typedef struct em_group_use {
     size_t offset_bytes;    /* of the image in the store */
     size_t next_use;        /* position in the trace; larger is later */
     unsigned loads;         /* so far */
+    bool announced;         /* to the disk, since it was read last */
     bool known;             /* to the residency, whose the next are */
     em_event *ready, *done; /* copied; last used */
     bool imaged;            /* it is in one of the residency's images, at: */

@@ -121,13 +121,16 @@ static void let_go(em_residency *r, em_group *g)
     if (!r->counts_only) em_group_drop_source(g);
 }
 
-/* The first hole of size_bytes: its offset, and the index in `stored` that its group will have. */
-static bool find_hole(const em_residency *r, size_t size_bytes, size_t *offset, size_t *index)
+/* The first hole of size_bytes below `limit`: its offset, and the index in `stored` that its group
+ * will have. */
+static bool find_hole(const em_residency *r, size_t size_bytes, size_t limit, size_t *offset,
+                      size_t *index)
 {
     size_t end = 0;
     for (size_t i = 0; i <= r->stored_count; i++) {
         bool last = i == r->stored_count;
-        size_t begin = last ? r->capacity_bytes : use_of(r, r->stored[i])->offset_bytes;
+        size_t begin = last ? limit : use_of(r, r->stored[i])->offset_bytes;
+        if (begin > limit) begin = limit;
         if (begin >= end && begin - end >= size_bytes) {
             *offset = end;
             *index = i;
@@ -156,30 +159,35 @@ static em_status evict(em_residency *r, size_t i, em_err *err)
     return st;
 }
 
-/* What is needed latest, and not before `horizon`; stored_count when nothing may go. */
-static size_t choose_victim(const em_residency *r, size_t horizon)
+/* Where a group may go: at the cost of those that are not needed before a step of the trace, and
+ * below an end of the store. */
+typedef struct terms {
+    size_t horizon, limit_bytes;
+} terms;
+
+/* What is needed latest; stored_count when nothing may go. */
+static size_t choose_victim(const em_residency *r, terms t)
 {
     size_t victim = r->stored_count, latest = 0;
     for (size_t i = 0; i < r->stored_count; i++) {
         em_group_use *u = use_of(r, r->stored[i]);
-        if (u->state == EM_GROUP_PINNED) continue;
+        if (u->state == EM_GROUP_PINNED || u->offset_bytes >= t.limit_bytes) continue;
         size_t next = next_use(r, u);
-        if (next < horizon || (victim < r->stored_count && next <= latest)) continue;
+        if (next < t.horizon || (victim < r->stored_count && next <= latest)) continue;
         victim = i;
         latest = next;
     }
     return victim;
 }
 
-/* Takes room for a group, at the cost of those that are not needed before `horizon`. *placed false:
- * there is none. */
-static em_status take_room(em_residency *r, em_group *g, size_t horizon, bool *placed, em_err *err)
+/* Takes room for a group. *placed false: there is none. */
+static em_status take_room(em_residency *r, em_group *g, terms t, bool *placed, em_err *err)
 {
     size_t offset = 0, index = 0;
     em_group_use *u = use_of(r, g);
     *placed = false;
-    while (!find_hole(r, g->image_bytes, &offset, &index)) {
-        size_t victim = choose_victim(r, horizon);
+    while (!find_hole(r, g->image_bytes, t.limit_bytes, &offset, &index)) {
+        size_t victim = choose_victim(r, t);
         if (victim == r->stored_count) return EM_OK;
         em_status st = evict(r, victim, err);
         if (st) return st;
@@ -195,6 +203,54 @@ static em_status take_room(em_residency *r, em_group *g, size_t horizon, bool *p
     count(r, g->image_bytes);
     *placed = true;
     return EM_OK;
+}
+
+/* ---- what is missing ------------------------------------------------------------------------- */
+
+/* The first pin of the trace, from `at` on, of a group that is not here; count when there is none.
+ * Where little must do, the very next group or none: one that is pinned again and again would let
+ * one more in every time. What was found to be here is so until something goes: no search looks at
+ * it twice, however long the trace. */
+static size_t next_missing(em_residency *r, size_t at)
+{
+    const em_trace *t = r->follow;
+    if (at < r->here_begin || at > r->here_end) r->here_begin = r->here_end = at;
+    for (at = r->here_end; t && at < t->count; at++) {
+        em_group *g = t->step[at].group;
+        if (!t->step[at].pin) continue;
+        if (!is_here(r, g)) break;
+        if (r->eager && !g->in_place) return t->count;
+    }
+    return r->here_end = at;
+}
+
+/* The same of a group that is copied. */
+static size_t next_copy(em_residency *r)
+{
+    size_t at = next_missing(r, r->cursor);
+    while (at < r->follow->count && r->follow->step[at].group->in_place)
+        at = next_missing(r, at + 1);
+    return at;
+}
+
+/* What the disk should begin with: what will be missing next. Once: the kernel looks at every page.
+ * Of a table nobody reads but rows. NULL: nothing. */
+static const em_group *take_announcement(em_residency *r)
+{
+    if (r->counts_only || !r->follow) return NULL;
+    size_t at = next_missing(r, r->cursor);
+    if (at == r->follow->count) return NULL;
+    em_group *g = r->follow->step[at].group;
+    em_group_use *u = use_of(r, g);
+    if (u->imaged || u->announced || mapped_size(g) != g->size_bytes) return NULL;
+    u->announced = true;
+    return g;
+}
+
+static void read_ahead(em_residency *r)
+{
+    const em_group *g = take_announcement(r);
+    if (g) em_group_fetch(g);
 }
 
 /* ---- moving bytes ---------------------------------------------------------------------------- */
@@ -255,19 +311,6 @@ static em_status copy_image(em_residency *r, em_group *g, em_group_use *u, em_er
     return st ? st : em_stopwatch_end(r->copies, 1, err);
 }
 
-static em_status send(em_residency *r, em_group *g, em_group_use *u, em_err *err)
-{
-    void *to = (char *)r->base + u->offset_bytes;
-    if (u->imaged) return copy_image(r, g, u, err);
-    if (device_of(r)->host_addressable) return pack(r, g, to, err);
-    double start = em_now_ms();
-    em_status st = open_ring(r, err);
-    if (!st) st = em_staging_send(r->staging, g, to, r->pool, r->copies, err);
-    em_group_drop_source(g);
-    r->packed_ms += em_now_ms() - start;
-    return st;
-}
-
 static size_t index_of(const em_residency *r, const em_group *g)
 {
     size_t i = 0;
@@ -275,97 +318,156 @@ static size_t index_of(const em_residency *r, const em_group *g)
     return i;
 }
 
-/* Bytes into the room that a group has. */
-static em_status fill(em_residency *r, em_group *g, em_err *err)
+/* Groups that have room and go there together. */
+typedef struct batch {
+    em_group *group[EM_STAGING_GROUPS];
+    size_t count;
+} batch;
+
+static em_status count_load(em_residency *r, em_group *g, em_err *err)
 {
     em_group_use *u = use_of(r, g);
-    em_device *d = device_of(r);
     em_status st = r->counts_only ? EM_OK : meet(r, g, err);
     if (!st) st = make_image(r, g, u, err);
     if (st) return st;
     if (!u->imaged) r->packed_bytes += g->image_bytes;
     raise_to(&r->source_peak_bytes, g->loose_bytes);
     u->loads++;
+    u->announced = false;
     r->copied_bytes += g->image_bytes;
-    if (r->counts_only) return EM_OK;
-    st = send(r, g, u, err);
-    return st ? st : d->event_record(d, u->ready, EM_QUEUE_COPY, err);
+    return EM_OK;
 }
 
-/* COLD to LOADING; *placed false: there was no room. A group that could not be read is not there,
- * whoever asks next. */
-static em_status load(em_residency *r, em_group *g, size_t horizon, bool *placed, em_err *err)
+/* What goes through the ring is put on `load`. */
+static em_status send(em_residency *r, em_group *g, em_staging_load *load, em_err *err)
 {
-    em_err ignored = {0};
-    em_status st = take_room(r, g, horizon, placed, err);
-    if (st || !*placed) return st;
-    st = fill(r, g, err);
-    if (st) evict(r, index_of(r, g), &ignored);
+    em_group_use *u = use_of(r, g);
+    void *to = (char *)r->base + u->offset_bytes;
+    if (u->imaged) return copy_image(r, g, u, err);
+    if (device_of(r)->host_addressable) return pack(r, g, to, err);
+    load->item[load->count++] = (em_shipment){g, to};
+    return EM_OK;
+}
+
+static em_status send_staged(em_residency *r, em_staging_load *load, em_err *err)
+{
+    if (!load->count) return EM_OK;
+    double start = em_now_ms();
+    load->next = take_announcement(r);
+    em_status st = open_ring(r, err);
+    if (!st) st = em_staging_send(r->staging, load, err);
+    for (size_t i = 0; i < load->count; i++) em_group_drop_source(load->item[i].group);
+    r->packed_ms += em_now_ms() - start;
     return st;
 }
 
-/* The first pin of the trace, from `at` on, of a group that is not here; count when there is none.
- * Where little must do, the very next group or none: one that is pinned again and again would let
- * one more in every time. What was found to be here is so until something goes: no search looks at
- * it twice, however long the trace. */
-static size_t next_missing(em_residency *r, size_t at)
+/* Bytes into the room that each has. */
+static em_status fill(em_residency *r, const batch *b, em_err *err)
+{
+    em_device *d = device_of(r);
+    em_staging_load load = {.pool = r->pool, .clock = r->copies};
+    em_status st = EM_OK;
+    for (size_t i = 0; !st && i < b->count; i++) st = count_load(r, b->group[i], err);
+    if (r->counts_only) return st;
+    for (size_t i = 0; !st && i < b->count; i++) st = send(r, b->group[i], &load, err);
+    if (!st) st = send_staged(r, &load, err);
+    for (size_t i = 0; !st && i < b->count; i++)
+        st = d->event_record(d, use_of(r, b->group[i])->ready, EM_QUEUE_COPY, err);
+    return st;
+}
+
+static void give_room_back(em_residency *r, const batch *b)
+{
+    em_err ignored = {0};
+    for (size_t i = 0; i < b->count; i++) evict(r, index_of(r, b->group[i]), &ignored);
+}
+
+/* Groups that could not be read are not there, whoever asks next. */
+static em_status load(em_residency *r, const batch *b, em_err *err)
+{
+    em_status st = fill(r, b, err);
+    if (st) give_room_back(r, b);
+    return st;
+}
+
+/* ---- ahead of their pins --------------------------------------------------------------------- */
+
+/* How much more every pin may bring in: whenever the host has read what it was told to, its threads
+ * wait for the last one, and small groups by themselves would be mostly that. */
+static const size_t AHEAD_BYTES = (size_t)256 << 20;
+
+/* A group is on its way that is needed before `at`. */
+static bool one_comes(const em_residency *r, size_t at)
+{
+    for (size_t i = 0; i < r->stored_count; i++) {
+        em_group_use *u = use_of(r, r->stored[i]);
+        if (u->state == EM_GROUP_LOADING && next_use(r, u) < at) return true;
+    }
+    return false;
+}
+
+/* The least that the store will be until a step of the trace is over: what lies beyond goes. */
+static size_t lasting_bytes(const em_residency *r, size_t at)
+{
+    size_t least = r->capacity_bytes;
+    for (size_t i = 0; i < r->rooms; i++) {
+        if (r->room[i].end <= r->cursor) continue;
+        if (r->room[i].bytes < least) least = r->room[i].bytes;
+        if (at < r->room[i].end) break;
+    }
+    return least;
+}
+
+/* Takes room for the next groups of the trace that are not here, where they can stay until they are
+ * needed. The first, unless another comes before it, may have the room of any that is needed later:
+ * one group ahead is what hides copies. All others take what is free or not needed any more:
+ * weights that are used in turn and do not all fit would else be overwritten with what comes
+ * sooner, each just after its use, and none would ever be found here. */
+static em_status gather(em_residency *r, batch *b, em_err *err)
 {
     const em_trace *t = r->follow;
-    if (at < r->here_begin || at > r->here_end) r->here_begin = r->here_end = at;
-    for (at = r->here_end; t && at < t->count; at++) {
+    em_status st = EM_OK;
+    bool placed = true;
+    size_t bytes = 0, at = next_copy(r);
+    bool urgent = at < t->count && !one_comes(r, at);
+    while (placed && at < t->count && bytes < AHEAD_BYTES && b->count < EM_STAGING_GROUPS) {
         em_group *g = t->step[at].group;
-        if (!t->step[at].pin) continue;
-        if (!is_here(r, g)) break;
-        if (r->eager && !g->in_place) return t->count;
+        em_group_use *u = use_of(r, g);
+        if (u->serial != r->serial) *u = (em_group_use){.serial = r->serial};
+        u->next_use = at;
+        const terms here = {urgent ? at + 1 : t->count, lasting_bytes(r, at)};
+        st = take_room(r, g, here, &placed, err);
+        if (st) break;
+        if (placed) b->group[b->count++] = g;
+        bytes += g->image_bytes;
+        urgent = false;
+        at = next_copy(r);
     }
-    return r->here_end = at;
+    if (st) give_room_back(r, b);
+    return st;
 }
 
-/* The same of a group that is copied. */
-static size_t next_copy(em_residency *r)
-{
-    size_t at = next_missing(r, r->cursor);
-    while (at < r->follow->count && r->follow->step[at].group->in_place)
-        at = next_missing(r, at + 1);
-    return at;
-}
-
-/* The next group of the trace that is not here, if it fits beside what is needed before it. */
 static em_status prefetch(em_residency *r, em_err *err)
 {
-    bool placed;
+    batch b = {.count = 0};
     if (!r->prefetch || !r->follow) return EM_OK;
-    size_t at = next_copy(r);
-    if (at == r->follow->count) return EM_OK;
-    em_group *g = r->follow->step[at].group;
-    em_group_use *u = use_of(r, g);
-    if (u->serial != r->serial) *u = (em_group_use){.serial = r->serial};
-    u->next_use = at;
-    return load(r, g, at + 1, &placed, err);
-}
-
-/* The disk begins to read what will be missing next. Of a table nobody reads but rows. */
-static void read_ahead(em_residency *r)
-{
-    if (r->counts_only || !r->follow) return;
-    size_t at = next_missing(r, r->cursor);
-    if (at == r->follow->count) return;
-    const em_group *g = r->follow->step[at].group;
-    if (!use_of(r, r->follow->step[at].group)->imaged && mapped_size(g) == g->size_bytes)
-        em_group_fetch(g);
+    em_status st = gather(r, &b, err);
+    return st ? st : load(r, &b, err);
 }
 
 /* ---- pin and unpin --------------------------------------------------------------------------- */
 
 static em_status bring_in(em_residency *r, em_group *g, em_err *err)
 {
+    const batch alone = {{g}, 1};
     bool placed;
     if (g->in_place) {
         count_mapped(r, g);
         return EM_OK;
     }
-    em_status st = load(r, g, 0, &placed, err);
-    if (st || placed) return st;
+    em_status st = take_room(r, g, (terms){0, r->capacity_bytes}, &placed, err);
+    if (st) return st;
+    if (placed) return load(r, &alone, err);
     return em_fail(err, EM_NOVRAM,
                    "%zu bytes of weights do not fit beside those in use into the %zu that are set "
                    "aside for weights",
@@ -547,9 +649,11 @@ static void forget_older(em_residency *r, const em_trace *t)
         if (t->step[i].pin) use_of(r, t->step[i].group)->next_use = i;
 }
 
-void em_residency_follow(em_residency *r, const em_trace *t)
+void em_residency_follow(em_residency *r, const em_trace *t, const em_room *room, size_t rooms)
 {
     r->follow = t;
+    r->room = room;
+    r->rooms = rooms;
     r->cursor = 0;
     look_again(r);
 }

@@ -41,6 +41,12 @@ typedef struct em_trace {
     bool failed; /* out of memory: it is incomplete */
 } em_trace;
 
+/* How large the store will be, up to a step of the trace. */
+typedef struct em_room {
+    size_t end; /* behind the last step */
+    size_t bytes;
+} em_room;
+
 void em_trace_close(em_trace *t);
 /* Fills the `next` of every step. */
 void em_trace_link(em_trace *t);
@@ -58,6 +64,8 @@ typedef struct em_residency {
     size_t ring_bytes;  /* of each buffer between files and the device; 0: EM_STAGING_BYTES */
     em_trace *record;   /* a plan writes here; NULL: nowhere */
     const em_trace *follow; /* a run reads here; NULL: no foresight */
+    const em_room *room;    /* along `follow`, borrowed; none: it stays as it is */
+    size_t rooms;
 
     void *base;            /* of the store; device memory, borrowed */
     size_t capacity_bytes; /* of the store */
@@ -98,9 +106,9 @@ em_status em_residency_prepare(em_residency *r, const em_trace *t, size_t image_
 /* A plan that was just begun and follows its trace goes on from where `real`, which is not in use,
  * left weights: in its store, where files have them, in its images. EM_NOMEM. */
 em_status em_residency_resume(em_residency *plan, const em_residency *real, em_err *err);
-/* From the beginning of a trace that it was prepared for, until another call: borrowed. NULL: no
- * foresight. */
-void em_residency_follow(em_residency *r, const em_trace *t);
+/* From the beginning of a trace that it was prepared for, until another call: borrowed, as is how
+ * large the store will be in the meantime (no rooms: as it is). NULL: no foresight. */
+void em_residency_follow(em_residency *r, const em_trace *t, const em_room *room, size_t rooms);
 /* Gives back the pages of groups in place that nobody uses, whatever drop_unpinned said when they
  * were used last. */
 void em_residency_drop_mapped(em_residency *r);

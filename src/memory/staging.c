@@ -66,53 +66,73 @@ void em_staging_close(em_staging **staging)
 
 typedef struct sending {
     em_staging *staging;
-    const em_group *group;
-    char *dst;
-    em_stopwatch *clock;
-    atomic_size_t next; /* byte of the image that nobody has taken yet */
+    const em_staging_load *load;
+    atomic_size_t next; /* piece that nobody has taken yet */
     atomic_bool failed; /* … with what is in err, the first one's */
     em_err err;
 } sending;
+
+/* What one buffer carries. */
+typedef struct piece {
+    const em_shipment *of;
+    size_t at, size_bytes; /* in the image */
+    size_t number;         /* in the group */
+} piece;
+
+/* The i-th of all groups' pieces; false: there are not so many. */
+static bool find_piece(const sending *t, size_t i, piece *out)
+{
+    size_t step = t->staging->buffer_bytes;
+    for (size_t k = 0; k < t->load->count; k++) {
+        size_t bytes = t->load->item[k].group->image_bytes, pieces = (bytes + step - 1) / step;
+        if (i < pieces) {
+            size_t at = i * step, left = bytes - at;
+            *out = (piece){&t->load->item[k], at, left < step ? left : step, i};
+            return true;
+        }
+        i -= pieces;
+    }
+    return false;
+}
 
 /* Threads that wait for each other's events take longer than the copies, so the clock sees one copy
  * of so many, in the image's order. */
 enum { TIMED_OF = 8 };
 
-static bool is_timed(const em_staging *s, size_t at)
+static bool is_timed(const piece *p)
 {
-    return at / s->buffer_bytes % TIMED_OF == 0;
+    return p->number % TIMED_OF == 0;
 }
 
 /* With the queue's lock. Copies that are not timed may be given side by side: the event behind one
  * may come behind others, too, and is late then, but never early. */
-static em_status queue_copy(sending *t, size_t at, const char *from, size_t size_bytes,
-                            em_event *free, em_err *err)
+static em_status queue_copy(sending *t, const piece *p, const char *from, em_event *free,
+                            em_err *err)
 {
     em_device *d = t->staging->device;
-    size_t step = t->staging->buffer_bytes, left = t->group->image_bytes - at;
-    size_t spoken_for = left < TIMED_OF * step ? left : TIMED_OF * step;
-    em_stopwatch *clock = is_timed(t->staging, at) ? t->clock : NULL;
+    size_t run = TIMED_OF * t->staging->buffer_bytes, left = p->of->group->image_bytes - p->at;
+    size_t spoken_for = left < run ? left : run;
+    em_stopwatch *clock = is_timed(p) ? t->load->clock : NULL;
     em_status st = em_stopwatch_begin(clock, err);
-    if (!st) st = d->copy_async(d, t->dst + at, from, size_bytes, err);
+    if (!st) st = d->copy_async(d, (char *)p->of->dst + p->at, from, p->size_bytes, err);
     if (!st) st = d->event_record(d, free, EM_QUEUE_COPY, err);
-    return st ? st : em_stopwatch_end(clock, (double)spoken_for / (double)size_bytes, err);
+    return st ? st : em_stopwatch_end(clock, (double)spoken_for / (double)p->size_bytes, err);
 }
 
-static em_status send_piece(sending *t, int i, size_t at, em_err *err)
+static em_status send_piece(sending *t, int i, const piece *p, em_err *err)
 {
     em_staging *s = t->staging;
     lane *l = &s->lanes[i];
-    size_t left = t->group->image_bytes - at, n = left < s->buffer_bytes ? left : s->buffer_bytes;
     int b = (int)(l->turn++ % LANE_BUFFERS);
     char *buffer = s->data + (size_t)(i * LANE_BUFFERS + b) * s->buffer_bytes;
     em_status st = s->device->event_sync(s->device, l->free[b], err);
-    if (!st) st = em_group_write(t->group, buffer, at, n, err);
+    if (!st) st = em_group_write(p->of->group, buffer, p->at, p->size_bytes, err);
     if (st) return st;
-    if (is_timed(s, at))
+    if (is_timed(p))
         pthread_rwlock_wrlock(&s->queue);
     else
         pthread_rwlock_rdlock(&s->queue);
-    st = queue_copy(t, at, buffer, n, l->free[b], err);
+    st = queue_copy(t, p, buffer, l->free[b], err);
     pthread_rwlock_unlock(&s->queue);
     return st;
 }
@@ -121,19 +141,18 @@ static em_status send_piece(sending *t, int i, size_t at, em_err *err)
 static void run_lane(void *arg, size_t i, int worker)
 {
     sending *t = arg;
-    size_t step = t->staging->buffer_bytes;
+    piece p;
     (void)worker;
-    for (size_t at; !atomic_load(&t->failed) &&
-                    (at = atomic_fetch_add(&t->next, step)) < t->group->image_bytes;) {
+    if (i == 0 && t->load->next) em_group_fetch(t->load->next); /* the others read meanwhile */
+    while (!atomic_load(&t->failed) && find_piece(t, atomic_fetch_add(&t->next, 1), &p)) {
         em_err err = {0};
-        if (send_piece(t, (int)i, at, &err) && !atomic_exchange(&t->failed, true)) t->err = err;
+        if (send_piece(t, (int)i, &p, &err) && !atomic_exchange(&t->failed, true)) t->err = err;
     }
 }
 
-em_status em_staging_send(em_staging *s, const em_group *g, void *dst, em_pool *pool,
-                          em_stopwatch *clock, em_err *err)
+em_status em_staging_send(em_staging *s, const em_staging_load *load, em_err *err)
 {
-    sending t = {.staging = s, .group = g, .dst = dst, .clock = clock};
-    em_parallel(pool, EM_STAGING_LANES, run_lane, &t);
+    sending t = {.staging = s, .load = load};
+    em_parallel(load->pool, EM_STAGING_LANES, run_lane, &t);
     return t.err.code ? em_fail(err, t.err.code, "%s", t.err.msg) : EM_OK;
 }

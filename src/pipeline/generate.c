@@ -122,11 +122,13 @@ static em_status compute(em_job *j, em_memory_kind *failed, em_err *err)
 {
     em_engine *e = j->engine;
     em_residency *weights = &e->residency;
+    em_room room[EM_STAGE_COUNT];
     em_status st = em_job_remember(j, err);
     if (!st) st = take_memory(j, failed, err);
     if (st) return st;
     *failed = EM_MEMORY_BLOCK;
-    em_residency_follow(weights, &j->trace);
+    em_budget_rooms(j->need, EM_STAGE_COUNT, room);
+    em_residency_follow(weights, &j->trace, room, EM_STAGE_COUNT);
     em_residency_count_anew(weights);
     j->run = em_engine_run(e);
     j->run.arena = e->block;
@@ -138,7 +140,7 @@ static em_status compute(em_job *j, em_memory_kind *failed, em_err *err)
     j->result.weight_bytes = j->result.mapped_bytes = j->result.copied_bytes = 0;
     method(j);
     j->result.scratch_bytes = j->run.arena.peak_bytes;
-    em_residency_follow(weights, NULL);
+    em_residency_follow(weights, NULL, NULL, 0);
     st = em_engine_release_block(e, &j->run.err);
     if (j->run.err.code == EM_VERDICT) em_resume_discard(j->p->resume_path);
     if (j->run.err.code) return em_fail(err, j->run.err.code, "%s", j->run.err.msg);

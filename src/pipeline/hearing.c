@@ -20,7 +20,7 @@ static void enter_annex(em_job *j)
     size_t store = j->annex.need.weights_bytes;
     if (j->run.plans || em_run_stopped(&j->run)) return;
     *at = em_engine_annex_run(j->engine);
-    em_residency_follow(at->residency, &j->annex.trace);
+    em_residency_follow(at->residency, &j->annex.trace, NULL, 0);
     em_arena_set_floor(&at->arena, store);
     em_residency_set_store(at->residency, at->arena.base, store, &at->err);
     em_residency_count_anew(at->residency);
@@ -35,7 +35,7 @@ static void leave_annex(em_job *j)
     j->result.voice_scratch_bytes = at->arena.peak_bytes;
     j->result.voice_weights_bytes = at->residency->store_peak_bytes;
     j->result.voice_mapped_bytes = at->residency->mapped_peak_bytes;
-    em_residency_follow(at->residency, NULL);
+    em_residency_follow(at->residency, NULL, NULL, 0);
     if (em_engine_release_annex(j->engine, &late)) em_run_fail(&j->run, late.code, "%s", late.msg);
 }
 

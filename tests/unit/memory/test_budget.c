@@ -154,13 +154,36 @@ static void files_are_read_once(void **state)
     em_trace_close(&t);
 }
 
+/* Ahead of their pins groups go where they can stay, and only the next one may cost those that are
+ * needed again: of groups that are used in turn and do not all fit, two at most take turns in the
+ * room of two, the one in use and the next; the others stay. */
+static void reading_ahead_wastes_nothing(void **state)
+{
+    (void)state;
+    em_trace t = {0};
+    em_stage_need need[STAGES] = {{0}};
+    em_device elsewhere = em_device_host;
+    elsewhere.host_addressable = false;
+    const em_residency like = {.device = &elsewhere, .dtype = EM_BF16, .prefetch = true};
+    em_budget b;
+    em_err err = {0};
+    record(&t, need);
+    for (int i = 0; i < GROUPS; i++) em_group_settle(&group[i], EM_BF16, false);
+    assert_ok(em_budget_open(&b, need, STAGES, &t, &like, &serials, &err), err);
+    for (size_t room = 2; room <= GROUPS; room++) {
+        const size_t turn = GROUPS - 2, again = room < turn ? turn - room + 2 : 0;
+        assert_true(em_budget_try(&b, 30208 + room * group[0].image_bytes));
+        assert_true(b.copied_bytes <= (GROUPS + (ROUNDS - 1) * again) * group[0].image_bytes);
+    }
+    em_trace_close(&t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(more_room_fewer_copies),
-        cmocka_unit_test(a_limit_is_kept),
-        cmocka_unit_test(one_group_again_and_again),
-        cmocka_unit_test(files_are_read_once),
+        cmocka_unit_test(more_room_fewer_copies),       cmocka_unit_test(a_limit_is_kept),
+        cmocka_unit_test(one_group_again_and_again),    cmocka_unit_test(files_are_read_once),
+        cmocka_unit_test(reading_ahead_wastes_nothing),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -439,7 +439,7 @@ static void a_new_trace_replaces_the_old(void **state)
         assert_ok(em_residency_prepare(&r, &trace[k], 0, &images_failed, &err), err);
         assert_ok(em_residency_set_store(&r, store, 3 * image, &err), err);
         em_residency_count_anew(&r);
-        em_residency_follow(&r, &trace[k]);
+        em_residency_follow(&r, &trace[k], NULL, 0);
         for (int i = 0; i < 6; i++) {
             pin(&r, &m->group[order[i % 3]]);
             assert_values(m, order[i % 3]);
@@ -552,6 +552,26 @@ static void waiting_is_on_the_clock(void **state)
     assert_true(untouched == -1);
 }
 
+/* Whatever free room takes is sent with the next group; what is needed again makes way for the next
+ * one alone. */
+static void small_groups_travel_together(void **state)
+{
+    for (size_t room = 2; room <= 3; room++) {
+        distant d;
+        open_distant(&d, state, room, true, 2);
+        const em_group_use *third = &d.file[2].group.real;
+        pin(&d.r, &d.file[0].group);
+        assert_int_equal(d.file[1].group.real.state, EM_GROUP_LOADING);
+        assert_int_equal(third->state, room == 3 ? EM_GROUP_LOADING : EM_GROUP_COLD);
+        unpin(&d.r, &d.file[0].group);
+        pin(&d.r, &d.file[1].group);
+        assert_int_equal(third->state, EM_GROUP_LOADING);
+        assert_int_equal(d.r.copied_bytes, 3 * d.file[0].group.image_bytes);
+        unpin(&d.r, &d.file[1].group);
+        close_distant(&d);
+    }
+}
+
 /* A group whose file is not what it was is not there, neither now nor for the next who asks, be it
  * asked for or read ahead. */
 static void unreadable_groups_stay_cold(void **state)
@@ -602,6 +622,8 @@ int main(void)
         cmocka_unit_test(a_new_trace_replaces_the_old),
         cmocka_unit_test_setup_teardown(dropped_pages_come_back, tmpdir_setup, tmpdir_teardown),
         cmocka_unit_test_setup_teardown(waiting_is_on_the_clock, tmpdir_setup, tmpdir_teardown),
+        cmocka_unit_test_setup_teardown(small_groups_travel_together, tmpdir_setup,
+                                        tmpdir_teardown),
         cmocka_unit_test_setup_teardown(unreadable_groups_stay_cold, tmpdir_setup, tmpdir_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

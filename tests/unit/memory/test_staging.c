@@ -53,8 +53,8 @@ static void assert_arrives(const weights_file *f, const void *at, em_event *e)
     free(back);
 }
 
-/* Two groups one after the other, through rings of all sizes, on any number of threads. The device
- * copies as late as it may: a buffer that is filled anew too early spoils what was in it. */
+/* Two groups at once, and once more, through rings of all sizes, on any number of threads. The
+ * device copies as late as it may: a buffer that is filled anew too early spoils what was in it. */
 static void groups_arrive_whole(void **state)
 {
     static const size_t sizes[] = {EM_STAGING_LEAST_BYTES / 8, EM_STAGING_LEAST_BYTES,
@@ -73,10 +73,12 @@ static void groups_arrive_whole(void **state)
             em_pool *pool = NULL;
             if (threads) assert_ok(em_pool_create(&pool, threads, NULL, &err), err);
             assert_ok(em_staging_open(&s, &device, sizes[i], &err), err);
-            for (int k = 0; k < 2; k++)
-                assert_ok(em_staging_send(s, &f[k].group, (char *)block + (size_t)k * n, pool, NULL,
-                                          &err),
-                          err);
+            const em_staging_load both = {.item = {{&f[0].group, block},
+                                                   {&f[1].group, (char *)block + n}},
+                                          .count = 2,
+                                          .next = &f[i % 2].group,
+                                          .pool = pool};
+            for (int twice = 0; twice < 2; twice++) assert_ok(em_staging_send(s, &both, &err), err);
             for (int k = 0; k < 2; k++) assert_arrives(&f[k], (char *)block + (size_t)k * n, e);
             em_staging_close(&s);
             em_pool_destroy(&pool);
@@ -107,7 +109,8 @@ static void copies_are_timed(void **state)
     assert_ok(em_stopwatch_open(&w, &device, EM_QUEUE_COPY, &err), err);
     size_t laps = (n + RUN - 1) / RUN;
     assert_true(laps > EM_LAPS && n % RUN && n % PIECE);
-    assert_ok(em_staging_send(s, &f.group, block, pool, w, &err), err);
+    const em_staging_load load = {{{&f.group, block}}, 1, NULL, pool, w};
+    assert_ok(em_staging_send(s, &load, &err), err);
     assert_arrives(&f, block, e);
     assert_ok(em_stopwatch_read(w, &err), err);
     assert_true(w->read == w->begun && w->begun == laps);
@@ -134,9 +137,10 @@ static void failures_end_a_group(void **state)
     assert_ok(device.alloc(&device, &block, n, &err), err);
     assert_ok(em_pool_create(&pool, 3, NULL, &err), err);
     assert_ok(em_staging_open(&s, &device, EM_STAGING_LEAST_BYTES, &err), err);
+    const em_staging_load load = {.item = {{&f.group, block}}, .count = 1, .pool = pool};
     atomic_store(&copies, 0);
     fail_at = 5;
-    assert_int_equal(em_staging_send(s, &f.group, block, pool, NULL, &err), EM_DEVICE);
+    assert_int_equal(em_staging_send(s, &load, &err), EM_DEVICE);
     assert_non_null(strstr(err.msg, "the cable was pulled"));
     assert_true(atomic_load(&copies) < 5 + EM_STAGING_LANES); /* nobody went on much longer */
     fail_at = 0;
@@ -145,12 +149,12 @@ static void failures_end_a_group(void **state)
     const em_file_place end = {f.path, f.fd, f.size_bytes - 1};
     assert_ok(em_file_read_at(&last, 1, &end, &err), err);
     assert_int_equal(truncate(f.path, (off_t)f.size_bytes - 1), 0);
-    assert_int_equal(em_staging_send(s, &f.group, block, pool, NULL, &err), EM_IO);
+    assert_int_equal(em_staging_send(s, &load, &err), EM_IO);
     assert_non_null(strstr(err.msg, f.path));
     int fd = open(f.path, O_WRONLY | O_CLOEXEC);
     assert_int_equal(pwrite(fd, &last, 1, (off_t)f.size_bytes - 1), 1);
     close(fd);
-    assert_ok(em_staging_send(s, &f.group, block, pool, NULL, &err), err);
+    assert_ok(em_staging_send(s, &load, &err), err);
     assert_arrives(&f, block, e);
     em_staging_close(&s);
     em_pool_destroy(&pool);
