@@ -273,7 +273,7 @@ typedef struct em_result {
     double forecast_ms;
     bool rates_measured; /* the forecast is by rates of this machine */
     int width_rung;      /* how many cuts narrower than the widest: 0, 1, … */
-    char policy[256];    /* what was chosen and why, in words */
+    char policy[320];    /* what was chosen and why, in words */
     char step_down[256]; /* what failed in spite of the plan and what was done; or empty */
     double color_ms;     /* of EM_STAGE_DECODE: the colour transfer */
     /* The device that hears the voice ("cuda:0"). Where it is another than the rest's

@@ -95,20 +95,34 @@ static em_status rehearse(choice *c, int width, em_err *err)
                           err);
 }
 
-/* A stage's time, when so many bytes are moved in it. */
-static double stage_forecast(const choice *c, const variant *v, int s, size_t copied_bytes,
-                             size_t packed_bytes)
+/* A recorded step has its weights' addresses, so they must stay where they are. A graph takes
+ * memory of the driver's that nobody has planned: lightweight goes without. */
+static bool replays(const choice *c, const variant *v, em_memory_mode mode)
 {
-    return em_rates_stage_ms(&c->engine->rates, (em_stage)s, v->result.stage[s].flops,
-                             v->products[s], (double)copied_bytes, (double)packed_bytes);
+    return mode != EM_MEMORY_LIGHTWEIGHT && c->engine->ops->device->capture_begin &&
+           !v->need[EM_STAGE_DENOISE].streamed_bytes;
+}
+
+/* A stage's time, when so many bytes are moved in it. */
+static double stage_forecast(const choice *c, const variant *v, int s, bool replayed,
+                             size_t copied_bytes, size_t packed_bytes)
+{
+    const em_stage_work work = {.stage = (em_stage)s,
+                                .replayed = replayed,
+                                .flops = v->result.stage[s].flops,
+                                .products = v->products[s],
+                                .copied_bytes = (double)copied_bytes,
+                                .packed_bytes = (double)packed_bytes};
+    return em_rates_stage_ms(&c->engine->rates, &work);
 }
 
 /* A candidate's time, after em_budget_try. */
-static double forecast(const choice *c, const variant *v, double *stage_ms)
+static double forecast(const choice *c, const variant *v, bool replayed, double *stage_ms)
 {
     double sum = 0;
     for (int s = 0; s < EM_STAGE_COUNT; s++) {
-        double ms = stage_forecast(c, v, s, v->need[s].copied_bytes, v->need[s].packed_bytes);
+        const em_stage_need *n = &v->need[s];
+        double ms = stage_forecast(c, v, s, replayed, n->copied_bytes, n->packed_bytes);
         if (stage_ms) stage_ms[s] = ms;
         sum += ms;
     }
@@ -117,25 +131,33 @@ static double forecast(const choice *c, const variant *v, double *stage_ms)
 
 /* The same of a later request, for which weights that stay are there already. What each choice has
  * to read once says nothing about which is better, however slow a disk makes it. */
-static double forecast_again(const choice *c, const variant *v)
+static double forecast_again(const choice *c, const variant *v, bool replayed)
 {
     bool anew = v->budget.packed_bytes > v->budget.all_bytes; /* files are read again and again */
     double sum = 0;
     for (int s = 0; s < EM_STAGE_COUNT; s++) {
         const em_stage_need *n = &v->need[s];
         bool streams = n->streamed_bytes > 0;
-        sum += stage_forecast(c, v, s, streams ? n->copied_bytes : 0,
+        sum += stage_forecast(c, v, s, replayed, streams ? n->copied_bytes : 0,
                               streams && anew ? n->packed_bytes : 0);
     }
     return sum;
 }
 
-static bool try(choice *c, int width, size_t block_bytes, candidate *out)
+/* What a mode would get of a width and a block; false: it does not run in that. */
+static bool weigh(choice *c, em_memory_mode mode, int width, size_t block_bytes, candidate *out)
 {
     variant *v = &c->at[width];
     if (!em_budget_try(&v->budget, block_bytes)) return false;
-    *out = (candidate){width, block_bytes, forecast(c, v, NULL), forecast_again(c, v)};
+    bool replayed = replays(c, v, mode);
+    *out = (candidate){width, block_bytes, forecast(c, v, replayed, NULL),
+                       forecast_again(c, v, replayed)};
     return true;
+}
+
+static bool try(choice *c, int width, size_t block_bytes, candidate *out)
+{
+    return weigh(c, c->engine->memory_mode, width, block_bytes, out);
 }
 
 /* Down to what an arena is a multiple of: a block of any other size would be made larger. */
@@ -382,10 +404,8 @@ static bool choose_among(choice *c, candidate *best)
 {
     candidate all[MOST_CANDIDATES];
     int n = candidates(c, all);
-    for (int i = 0; i < n; i++) {
-        if (i == 0 || all[i].ms < c->room.best_ms) c->room.best_ms = all[i].ms;
+    for (int i = 0; i < n; i++)
         if (i == 0 || all[i].again_ms < c->best_again_ms) c->best_again_ms = all[i].again_ms;
-    }
     for (int i = 0; i < n; i++)
         if (i == 0 || preferred(c, all[i], *best)) *best = all[i];
     return n > 0;
@@ -412,15 +432,9 @@ static void weigh_beefy(choice *c)
     c->room.once_bytes = c->room.all_bytes;
     if (c->engine->memory_mode == EM_MEMORY_BEEFY && c->room.all_bytes > c->room.limit_bytes)
         c->room.once_bytes = once_block(c, EM_WIDTHS - 1);
-    if (try(c, 0, c->room.all_bytes, &all)) c->room.all_ms = all.ms;
-}
-
-/* A recorded step has its weights' addresses, so they must stay where they are. A graph takes
- * memory of the driver's that nobody has planned: lightweight goes without. */
-static bool replays(const choice *c, const variant *v)
-{
-    return c->engine->memory_mode != EM_MEMORY_LIGHTWEIGHT &&
-           c->engine->ops->device->capture_begin && !v->need[EM_STAGE_DENOISE].streamed_bytes;
+    if (!weigh(c, EM_MEMORY_BEEFY, 0, c->room.all_bytes, &all)) return;
+    c->room.all_ms = all.ms;
+    c->room.all_again_ms = all.again_ms;
 }
 
 /* Weights that earlier jobs left in a block that this one is going to use are there already, unless
@@ -457,7 +471,8 @@ static void adopt(choice *c, candidate best)
     c->policy.block_bytes = best.block_bytes;
     c->policy.image_bytes = b->image_bytes;
     if (on_host(c) || !b->copied_bytes) c->policy.ring_bytes = 0;
-    c->policy.replays = replays(c, v);
+    c->policy.replays = replays(c, v, c->engine->memory_mode);
+    c->room.again_ms = best.again_ms;
     uint64_t pinned = b->image_bytes, host = rest_of(c, b); /* of an empty block: the most */
     resume(c, v, &best);
     j->policy = c->policy;
@@ -485,7 +500,7 @@ static void adopt(choice *c, candidate best)
     r->voice_scratch_bytes = j->annex.need.scratch_bytes;
     r->voice_weights_bytes = j->annex.need.store_peak_bytes;
     r->voice_mapped_bytes = j->annex.need.mapped_peak_bytes;
-    r->forecast_ms = forecast(c, v, stage_ms);
+    r->forecast_ms = forecast(c, v, c->policy.replays, stage_ms);
     r->rates_measured = em_rates_measured(&c->engine->rates);
     for (int s = 0; s < EM_STAGE_COUNT; s++) {
         r->stage[s].forecast_ms = stage_ms[s];

@@ -45,7 +45,8 @@ typedef struct em_policy_room {
     uint64_t smallest_vram, smallest_ram; /* budgets that do */
     bool others_fit;                      /* some mode does */
     size_t all_bytes, once_bytes; /* blocks of beefy: everything stays; nothing is copied twice */
-    double best_ms, all_ms; /* of any candidate that fits; of the one in which everything stays */
+    double again_ms;              /* of a later request like it, in what was chosen */
+    double all_ms, all_again_ms;  /* of this one and a later one where everything stays */
 } em_policy_room;
 
 /* "lightweight on cpu: …" into j->result.policy. */

@@ -86,15 +86,28 @@ static void add_device(text *t, const em_job *j)
     if (j->policy.replays) add(t, "; the transformer's steps are replayed");
 }
 
-/* What lightweight's user would get from the rest of the memory. */
+/* " A instead of B": false, and nothing, where that is the same. */
+static bool add_seconds(text *t, const char *before, double ms, double instead_ms)
+{
+    char a[24], b[24];
+    if (ms >= instead_ms) return false;
+    em_format_seconds(a, ms / 1000);
+    em_format_seconds(b, instead_ms / 1000);
+    if (!strcmp(a, b)) return false;
+    add(t, "%s%s instead of %s", before, a, b);
+    return true;
+}
+
+/* What lightweight's user would get from the rest of the memory: in this job, which has all weights
+ * to load, and in later ones. */
 static void add_gain(text *t, const em_result *r, const em_policy_room *room)
 {
-    char bytes[16], all[24], here[24];
+    char bytes[16];
     add(t, "; beefy would fit (%s)", em_format_bytes(bytes, room->all_bytes));
-    if (room->all_ms < 0.99 * r->forecast_ms)
-        add(t, " and take about %s instead of %s", em_format_seconds(all, room->all_ms / 1000),
-            em_format_seconds(here, r->forecast_ms / 1000));
-    else
+    bool now = add_seconds(t, " and take about ", room->all_ms, r->forecast_ms);
+    if (add_seconds(t, now ? ", and " : " and take about ", room->all_again_ms, room->again_ms))
+        add(t, " for a later job");
+    else if (!now)
         add(t, " and gain nothing");
 }
 

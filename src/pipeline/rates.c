@@ -22,21 +22,27 @@ static const double LEAST_MS = 20;
 
 bool em_rates_measured(const em_rates *r)
 {
-    return r->measured[EM_STAGE_DENOISE];
+    return r->measured[EM_STAGE_DENOISE] || r->measured[EM_RATE_REPLAY];
 }
 
-/* ---- the file: {KEY: {STAGE: FLOP/ms, …, "pack": bytes/ms, "copy": bytes/ms}, …} ------------- */
+static const char *rate_name(int i)
+{
+    return i == EM_RATE_REPLAY ? "replay" : em_stage_name((em_stage)i);
+}
+
+/* ---- the file: {KEY: {STAGE: FLOP/ms, …, "replay": FLOP/ms, "pack": bytes/ms, "copy": bytes/ms},
+ * …} */
 
 static void read_file(em_rates *r, json_t *doc)
 {
     const json_t *mine = json_object_get(doc, r->key);
     em_err err = {0};
-    for (int s = 0; mine && s < EM_STAGE_COUNT; s++) {
+    for (int i = 0; mine && i < EM_RATES; i++) {
         double rate = 0;
-        const char *name = em_stage_name((em_stage)s);
-        if (em_json_get_double(&rate, mine, name, 1, 1e18, r->path, &err) || rate <= 0) continue;
-        r->flops_per_ms[s] = rate;
-        r->measured[s] = true;
+        if (em_json_get_double(&rate, mine, rate_name(i), 1, 1e18, r->path, &err) || rate <= 0)
+            continue;
+        r->flops_per_ms[i] = rate;
+        r->measured[i] = true;
     }
     if (mine) em_json_get_double(&r->pack_bytes_per_ms, mine, "pack", 1, 1e15, r->path, &err);
     if (mine) em_json_get_double(&r->copy_bytes_per_ms, mine, "copy", 1, 1e15, r->path, &err);
@@ -47,10 +53,9 @@ static json_t *describe(const em_rates *r)
 {
     json_t *mine = json_object();
     bool ok = mine != NULL;
-    for (int s = 0; ok && s < EM_STAGE_COUNT; s++)
-        if (r->measured[s])
-            ok = !json_object_set_new(mine, em_stage_name((em_stage)s),
-                                      json_real(r->flops_per_ms[s]));
+    for (int i = 0; ok && i < EM_RATES; i++)
+        if (r->measured[i])
+            ok = !json_object_set_new(mine, rate_name(i), json_real(r->flops_per_ms[i]));
     if (ok) ok = !json_object_set_new(mine, "pack", json_real(r->pack_bytes_per_ms));
     if (ok && r->overlaps) ok = !json_object_set_new(mine, "copy", json_real(r->copy_bytes_per_ms));
     if (ok) return mine;
@@ -121,8 +126,7 @@ void em_rates_open(em_rates *r, const em_rates_params *p)
                     .copy_bytes_per_ms = COPY_BYTES_PER_MS,
                     .overlaps = !host};
     name_key(r, p);
-    for (int s = 0; s < EM_STAGE_COUNT; s++)
-        r->flops_per_ms[s] = assumed(p->ops, threads, p->dtype);
+    for (int i = 0; i < EM_RATES; i++) r->flops_per_ms[i] = assumed(p->ops, threads, p->dtype);
     if (p->annex) r->flops_per_ms[EM_STAGE_AUDIO] = assumed(p->annex, threads, EM_F32);
     if (!r->path || em_json_load(&doc, r->path, MAX_FILE_BYTES, &absent)) return;
     if (json_is_object(doc)) read_file(r, doc);
@@ -147,22 +151,32 @@ void em_rates_learn(em_rates *r, const em_result *result)
         copied += g->copied_bytes;
         copy_ms += g->copy_ms;
         if (ms < LEAST_MS || g->flops <= 0) continue;
-        r->flops_per_ms[s] = g->flops / ms; /* a product's own cost is in it from here on */
-        r->measured[s] = true;
+        int i = s == EM_STAGE_DENOISE && result->forwards_replayed ? EM_RATE_REPLAY : s;
+        r->flops_per_ms[i] = g->flops / ms; /* a product's own cost is in it from here on */
+        r->measured[i] = true;
     }
     if (packed_ms >= LEAST_MS) r->pack_bytes_per_ms = (double)packed / packed_ms;
     if (r->overlaps && copy_ms >= LEAST_MS) r->copy_bytes_per_ms = (double)copied / copy_ms;
     if (r->path) write_file(r);
 }
 
-double em_rates_stage_ms(const em_rates *r, em_stage s, double flops, int64_t products,
-                         double copied_bytes, double packed_bytes)
+/* One of the denoising's two rates speaks for the other until that is measured. */
+static int rate_of(const em_rates *r, const em_stage_work *w)
 {
-    double compute =
-        flops / r->flops_per_ms[s] + (r->measured[s] ? 0 : (double)products * r->product_ms);
-    double pack = packed_bytes / r->pack_bytes_per_ms;
+    if (w->stage != EM_STAGE_DENOISE) return w->stage;
+    int own = w->replayed ? EM_RATE_REPLAY : EM_STAGE_DENOISE;
+    int other = w->replayed ? EM_STAGE_DENOISE : EM_RATE_REPLAY;
+    return r->measured[own] || !r->measured[other] ? own : other;
+}
+
+double em_rates_stage_ms(const em_rates *r, const em_stage_work *w)
+{
+    int i = rate_of(r, w);
+    double products_ms = r->measured[i] ? 0 : (double)w->products * r->product_ms;
+    double compute = w->flops / r->flops_per_ms[i] + products_ms;
+    double pack = w->packed_bytes / r->pack_bytes_per_ms;
     if (!r->overlaps) return compute + pack;
-    double copy = copied_bytes / r->copy_bytes_per_ms;
+    double copy = w->copied_bytes / r->copy_bytes_per_ms;
     double longest = pack > copy ? pack : copy;
     return compute > longest ? compute : longest;
 }

@@ -10,6 +10,7 @@
 #include "io/json.h"
 #include "models/bind.h"
 #include "ops/table.h"
+#include "pipeline/engine.h"
 
 #include "../demo_engine.h"
 #include "../tmpdir.h"
@@ -696,6 +697,39 @@ static void forecasts_learn(void **state)
     em_engine_close(&e);
 }
 
+/* lightweight does without replayed steps: where those are known to be faster, it says so. */
+static void lightweight_says_what_beefy_gains(void **state)
+{
+    const tmpdir *t = *state;
+    char path[256];
+    em_engine_params at = where("far", EM_MEMORY_LIGHTWEIGHT);
+    em_params p = request(EM_TEACACHE_OFF);
+    em_result r;
+    snprintf(path, sizeof path, "%s/rates.json", t->path);
+    at.rates_path = path;
+    em_engine *e = demo_engine_open(&at);
+    plan(e, &p, &r);
+    assert_non_null(strstr(r.policy, "and gain nothing."));
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    fprintf(f, "{\"%s\": {\"denoise\": %g, \"replay\": %g}}", e->rates.key,
+            r.stage[EM_STAGE_DENOISE].flops / 50e3, r.stage[EM_STAGE_DENOISE].flops / 40e3);
+    fclose(f);
+    em_engine_close(&e);
+    e = demo_engine_open(&at);
+    plan(e, &p, &r);
+    assert_true(r.stage[EM_STAGE_DENOISE].forecast_ms > 49e3);
+    assert_non_null(strstr(r.policy, " and take about 40."));
+    assert_non_null(strstr(r.policy, " instead of 50."));
+    assert_non_null(strstr(r.policy, " for a later job."));
+    em_engine_close(&e);
+    at.memory_mode = EM_MEMORY_BEEFY;
+    e = demo_engine_open(&at);
+    plan(e, &p, &r);
+    assert_true(r.stage[EM_STAGE_DENOISE].forecast_ms < 41e3);
+    em_engine_close(&e);
+}
+
 /* A device's copies too, by its own clock: a nanosecond a byte, far away. */
 static void copies_teach_a_rate(void **state)
 {
@@ -742,6 +776,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(without_a_clock_nobody_knows),
         cmocka_unit_test(the_driver_is_asked),
         cmocka_unit_test_setup_teardown(forecasts_learn, tmpdir_setup, tmpdir_teardown),
+        cmocka_unit_test_setup_teardown(lightweight_says_what_beefy_gains, tmpdir_setup,
+                                        tmpdir_teardown),
         cmocka_unit_test_setup_teardown(copies_teach_a_rate, tmpdir_setup, tmpdir_teardown),
     };
     if (argc > 1) cmocka_set_test_filter(argv[1]);
