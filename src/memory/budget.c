@@ -158,22 +158,99 @@ static bool play(em_budget *b, const em_residency *real)
     return !st;
 }
 
+/* What the trace says of each group, before anything is known to be streamed. */
+static void look_at_groups(em_budget *b)
+{
+    for (size_t i = 0; i < b->trace->count; i++) {
+        em_group *g = b->trace->step[i].group;
+        g->streamed = g->repeats = false;
+    }
+    for (int s = 0; s < b->stages; s++)
+        for (size_t i = b->stage[s].begin; i < b->stage[s].end; i++) {
+            const em_trace_step *p = &b->trace->step[i];
+            if (p->pin && p->next < b->stage[s].end) p->group->repeats = true;
+        }
+}
+
+static void mark_streamed(em_budget *b)
+{
+    for (size_t i = 0; i < b->trace->count; i++) {
+        em_group *g = b->trace->step[i].group;
+        g->streamed = g->planned.loads > 1;
+    }
+}
+
+/* A pin in a stage of a group that it uses in turn with others; and the last one. */
+static bool takes_turn(const em_trace_step *p)
+{
+    return p->pin && p->group->repeats && !p->group->in_place;
+}
+
+static bool ends_turns(const em_trace_step *p, const em_stage_need *s)
+{
+    return takes_turn(p) && p->next >= s->end;
+}
+
+/* How many came in again in each turn, on an average, rounded up. */
+static size_t again_each_turn(const em_budget *b, const em_stage_need *s, size_t *groups)
+{
+    size_t pins = 0, again = 0;
+    *groups = 0;
+    for (size_t i = s->begin; i < s->end; i++) {
+        const em_trace_step *p = &b->trace->step[i];
+        pins += takes_turn(p);
+        if (!ends_turns(p, s)) continue;
+        again += p->group->planned.loads - 1;
+        ++*groups;
+    }
+    size_t turns = *groups ? pins / *groups - 1 : 0; /* the first one finds nothing */
+    return turns ? (again + turns - 1) / turns : 0;
+}
+
+/* After a play that did not know which groups would be streamed: so many a turn, and `more`, one
+ * here and one there. A copy that has the time of several groups' computation is hidden behind
+ * that, one of many in a row only behind its neighbour's. */
+static void spread_streamed(em_budget *b, const em_stage_need *s, size_t more)
+{
+    size_t groups, streamed = again_each_turn(b, s, &groups), k = 0;
+    if (streamed) streamed += more;
+    if (streamed > groups) streamed = groups;
+    for (size_t i = s->begin; i < s->end; i++) {
+        const em_trace_step *p = &b->trace->step[i];
+        if (!ends_turns(p, s)) continue;
+        p->group->streamed = (k + 1) * streamed / groups > k * streamed / groups;
+        k++;
+    }
+}
+
+/* Plays with streamed groups spread out; false when that takes a third more copies, or hides
+ * none. */
+static bool play_spread(em_budget *b)
+{
+    if (!b->like.prefetch) return false;
+    size_t copied = b->copied_bytes, again = copied - b->all_bytes;
+    for (size_t more = 0; more < 2; more++) {
+        for (int i = 0; i < b->stages; i++) spread_streamed(b, &b->stage[i], more);
+        if (play(b, NULL) && b->copied_bytes <= copied + again / 3) return true;
+        look_at_groups(b);
+        if (!play(b, NULL)) return false;
+    }
+    return false;
+}
+
 /* Groups that are in use may leave holes that are too small for another: then a little more is
- * needed than the sum, and all weights at once always fit. Once to see which groups come in again,
- * and once knowing it: what moves on the device is the same. */
+ * needed than the sum, and all weights at once always fit. Once to see how many groups come in
+ * again, and once knowing which: spread out, or else those that were seen (what moves on the device
+ * is the same then). */
 bool em_budget_try(em_budget *b, size_t block_bytes)
 {
     if (block_bytes < b->smallest_bytes) return false;
     share(b, block_bytes);
-    for (size_t i = 0; i < b->trace->count; i++) b->trace->step[i].group->streamed = false;
+    look_at_groups(b);
     if (!play(b, NULL)) return false;
-    bool any = false;
-    for (size_t i = 0; i < b->trace->count; i++) {
-        em_group *g = b->trace->step[i].group;
-        g->streamed = g->planned.loads > 1;
-        any = any || g->streamed;
-    }
-    return !any || play(b, NULL);
+    if (b->copied_bytes <= b->all_bytes || play_spread(b)) return true;
+    mark_streamed(b);
+    return play(b, NULL);
 }
 
 bool em_budget_resume(em_budget *b, size_t held_bytes, const em_residency *real)

@@ -71,7 +71,8 @@ typedef struct em_group {
     bool settled, in_place;
     em_dtype working; /* what it was settled for, like the next */
     bool host_addressable;
-    bool streamed;              /* by the last em_budget_try it comes in more than once */
+    /* By the last em_budget_try: some stage uses it more than once; it comes in more than once. */
+    bool repeats, streamed;
     em_group_use real, planned; /* a plan must not disturb what it forecasts */
 } em_group;
 

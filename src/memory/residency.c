@@ -165,17 +165,27 @@ typedef struct terms {
     size_t horizon, limit_bytes;
 } terms;
 
-/* What is needed latest; stored_count when nothing may go. */
+/* It was meant to come in again and again, and has been used. */
+static bool passes_through(const em_group *g, const em_group_use *u)
+{
+    return g->streamed && u->state == EM_GROUP_WARM;
+}
+
+/* What passes through, else what is needed latest; stored_count when nothing may go. */
 static size_t choose_victim(const em_residency *r, terms t)
 {
     size_t victim = r->stored_count, latest = 0;
+    bool passing = false;
     for (size_t i = 0; i < r->stored_count; i++) {
         em_group_use *u = use_of(r, r->stored[i]);
         if (u->state == EM_GROUP_PINNED || u->offset_bytes >= t.limit_bytes) continue;
         size_t next = next_use(r, u);
-        if (next < t.horizon || (victim < r->stored_count && next <= latest)) continue;
+        bool passes = passes_through(r->stored[i], u);
+        bool better = passes != passing ? passes : next > latest;
+        if (next < t.horizon || (victim < r->stored_count && !better)) continue;
         victim = i;
         latest = next;
+        passing = passes;
     }
     return victim;
 }

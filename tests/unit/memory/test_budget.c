@@ -178,12 +178,55 @@ static void reading_ahead_wastes_nothing(void **state)
     em_trace_close(&t);
 }
 
+/* Those of a turn that do not fit are not neighbours, so that each copy has the others' time; and
+ * they are the ones that come in every time. */
+static void streamed_groups_are_spread(void **state)
+{
+    (void)state;
+    enum { TURNS = 9 };
+    em_trace t = {0};
+    em_stage_need need = {0};
+    em_device elsewhere = em_device_host;
+    elsewhere.host_addressable = false;
+    const em_residency like = {.device = &elsewhere, .dtype = EM_BF16, .prefetch = true};
+    em_residency plan = {.device = &elsewhere,
+                         .dtype = EM_BF16,
+                         .counts_only = true,
+                         .record = &t,
+                         .capacity_bytes = SIZE_MAX,
+                         .serial = ++serials};
+    em_budget b;
+    em_err err = {0};
+    for (int i = 0; i < TURNS * GROUPS; i++) {
+        assert_ok(em_residency_pin(&plan, &group[i % GROUPS], &err), err);
+        assert_ok(em_residency_unpin(&plan, &group[i % GROUPS], &err), err);
+    }
+    need.end = t.count;
+    em_residency_close(&plan);
+    em_trace_link(&t);
+    assert_ok(em_budget_open(&b, &need, 1, &t, &like, &serials, &err), err);
+    assert_true(em_budget_try(&b, (GROUPS - 1) * group[0].image_bytes));
+    int streamed = 0;
+    for (int i = 0; i < GROUPS; i++) {
+        if (!group[i].streamed) continue;
+        streamed++;
+        assert_false(group[(i + 1) % GROUPS].streamed);
+        assert_true(group[i].planned.loads >= TURNS - 1);
+    }
+    assert_in_range(streamed, 2, 3);
+    assert_in_range(need.streamed_bytes / group[0].image_bytes, streamed, streamed + 1);
+    em_trace_close(&t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(more_room_fewer_copies),       cmocka_unit_test(a_limit_is_kept),
-        cmocka_unit_test(one_group_again_and_again),    cmocka_unit_test(files_are_read_once),
+        cmocka_unit_test(more_room_fewer_copies),
+        cmocka_unit_test(a_limit_is_kept),
+        cmocka_unit_test(one_group_again_and_again),
+        cmocka_unit_test(files_are_read_once),
         cmocka_unit_test(reading_ahead_wastes_nothing),
+        cmocka_unit_test(streamed_groups_are_spread),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
