@@ -139,13 +139,20 @@ void em_rates_close(em_rates *r)
     r->path = NULL;
 }
 
+/* For weights, by the device's clock: no part of what its arithmetic takes. If it were, whoever
+ * waited would be told that copies cost nothing, and wait longer the next time. */
+static double waited_ms(const em_stage_report *g)
+{
+    return g->copy_waited_ms > 0 ? g->copy_waited_ms : 0;
+}
+
 void em_rates_learn(em_rates *r, const em_result *result)
 {
     uint64_t packed = 0, copied = 0;
     double packed_ms = 0, copy_ms = 0;
     for (int s = 0; s < EM_STAGE_COUNT; s++) {
         const em_stage_report *g = &result->stage[s];
-        double ms = r->overlaps ? g->ms : g->ms - g->packed_ms;
+        double ms = g->ms - (r->overlaps ? waited_ms(g) : g->packed_ms);
         packed += g->packed_bytes;
         packed_ms += g->packed_ms;
         copied += g->copied_bytes;

@@ -63,6 +63,20 @@ static void replayed_steps_have_their_own(void **state)
     em_rates_close(&r);
 }
 
+/* A device that waits for weights is no slower for that; one without a clock does not say. */
+static void waiting_is_no_work(void **state)
+{
+    (void)state;
+    em_rates r = open_rates("far", NULL);
+    em_result q = request(300, 0);
+    q.stage[EM_STAGE_DENOISE].copy_waited_ms = 100;
+    q.stage[EM_STAGE_DECODE].copy_waited_ms = -1;
+    em_rates_learn(&r, &q);
+    assert_float_equal(forecast(&r, EM_STAGE_DENOISE, false), 200, 1e-6);
+    assert_float_equal(forecast(&r, EM_STAGE_DECODE, false), 300, 1e-6);
+    em_rates_close(&r);
+}
+
 /* Copies beside the computation count where they take longer; on the host everything is a sum. */
 static void the_longer_counts(void **state)
 {
@@ -114,6 +128,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(replayed_steps_have_their_own, set_up, tmpdir_teardown),
+        cmocka_unit_test_setup_teardown(waiting_is_no_work, set_up, tmpdir_teardown),
         cmocka_unit_test_setup_teardown(the_longer_counts, set_up, tmpdir_teardown),
         cmocka_unit_test_setup_teardown(nonsense_teaches_nothing, set_up, tmpdir_teardown),
     };
