@@ -6,13 +6,17 @@
 
 enum { MOST_LANES = 3 }; /* of any measurement */
 
-/* Weights in place, 16 forwards a clip, one H200 (bench/parallel.sh, docs/MEMORY.md). */
+/* 16 forwards a clip, one card (bench/parallel.sh, docs/MEMORY.md). */
 static const struct {
+    const char *card;
+    em_memory_mode mode;
     int width, height, frames;
     double seconds[MOST_LANES]; /* a clip, with 1, 2, … lanes */
 } measured[] = {
-    {256, 256, 25, {0.531, 0.425, 0.407}},
-    {512, 512, 81, {6.184, 5.797, 5.873}},
+    {"H200", EM_MEMORY_BEEFY, 256, 256, 25, {0.550, 0.430, 0.403}},
+    {"H200", EM_MEMORY_BEEFY, 512, 512, 81, {6.226, 5.737, 5.715}},
+    {"H100", EM_MEMORY_LIGHTWEIGHT, 256, 256, 25, {0.742, 0.772, 0.826}},
+    {"H100", EM_MEMORY_LIGHTWEIGHT, 512, 512, 81, {6.840, 6.530, 6.865}},
 };
 
 /* A further lane takes its share of memory: it has to be worth so much. */
@@ -28,15 +32,16 @@ static double volume(int width, int height, int frames)
 
 enum { ROWS = sizeof measured / sizeof *measured };
 
-/* ROWS: nothing like it was measured. */
-static size_t nearest(const em_params *p)
+/* ROWS: nothing like it was measured. auto keeps weights in place where it can, as beefy does. */
+static size_t nearest(const em_params *p, em_memory_mode mode)
 {
+    em_memory_mode like = mode == EM_MEMORY_AUTO ? EM_MEMORY_BEEFY : mode;
     double v = volume(p->sample_size[1], p->sample_size[0], p->video_length), least = log(LIKE);
     size_t best = ROWS;
     for (size_t i = 0; i < ROWS; i++) {
         double far =
             fabs(log(v / volume(measured[i].width, measured[i].height, measured[i].frames)));
-        if (far > least) continue;
+        if (measured[i].mode != like || far > least) continue;
         least = far;
         best = i;
     }
@@ -51,7 +56,8 @@ static int best_lanes(const double *seconds)
     return best;
 }
 
-bool em_batch_advice(const em_batch *b, int lanes, char *text, size_t text_bytes)
+bool em_batch_advice(const em_batch *b, em_memory_mode mode, int lanes, char *text,
+                     size_t text_bytes)
 {
     const em_batch_item *first = NULL;
     size_t jobs = 0;
@@ -61,7 +67,8 @@ bool em_batch_advice(const em_batch *b, int lanes, char *text, size_t text_bytes
         jobs++;
     }
     if (jobs < 2 || lanes < 1) return false;
-    size_t row = nearest(&first->job->params);
+    if ((size_t)lanes > jobs) lanes = (int)jobs; /* there are never more */
+    size_t row = nearest(&first->job->params, mode);
     if (row == ROWS) return false;
     const double *seconds = measured[row].seconds;
     int best = best_lanes(seconds), now = lanes < MOST_LANES ? lanes : MOST_LANES;
@@ -74,8 +81,8 @@ bool em_batch_advice(const em_batch *b, int lanes, char *text, size_t text_bytes
     else
         snprintf(effect, sizeof effect, "%s", "was as fast and takes less memory than");
     snprintf(text, text_bytes,
-             "--parallel_jobs %d %s %d where it was measured (%d x %d x %d, weights in place, one "
-             "H200)",
-             best, effect, now, measured[row].width, measured[row].height, measured[row].frames);
+             "--parallel_jobs %d %s %d where it was measured (%d x %d x %d, %s, one %s)", best,
+             effect, now, measured[row].width, measured[row].height, measured[row].frames,
+             measured[row].mode == EM_MEMORY_BEEFY ? "beefy" : "lightweight", measured[row].card);
     return true;
 }

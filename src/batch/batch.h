@@ -129,9 +129,10 @@ bool em_batch_disk_full(const em_batch *b);
 /* {"version", "parallel_jobs", "jobs": [{…}], "summary": {…}} under `path`, all or nothing. */
 em_status em_batch_report(const em_batch *b, const char *path, em_err *err);
 
-/* Whether the jobs that wait would be done sooner on another number of lanes of a device with a
- * memory of its own, in one sentence. False: no, or nothing is known. */
-bool em_batch_advice(const em_batch *b, int lanes, char *text, size_t text_bytes);
+/* Whether the jobs that wait would be done sooner, in this mode, on another number of lanes of a
+ * device with a memory of its own, in one sentence. False: no, or nothing is known. */
+bool em_batch_advice(const em_batch *b, em_memory_mode mode, int lanes, char *text,
+                     size_t text_bytes);
 
 /* What a job that waits would take. */
 typedef struct em_forecast {

@@ -79,7 +79,8 @@ static void advise(const em_batch *b, const em_options *o, em_terminal *t)
 {
     char text[200];
     const em_ops *ops = em_ops_find(o->engine.device);
-    if (!ops->device->host_addressable && em_batch_advice(b, o->parallel_jobs, text, sizeof text))
+    if (!ops->device->host_addressable &&
+        em_batch_advice(b, o->engine.memory_mode, o->parallel_jobs, text, sizeof text))
         em_terminal_say(t, EM_LOG_INFO, "%s", text);
 }
 
