@@ -281,6 +281,7 @@ static em_status meet(em_residency *r, em_group *g, em_err *err)
 static em_status open_ring(em_residency *r, em_err *err)
 {
     size_t bytes = r->ring_bytes ? r->ring_bytes : EM_STAGING_BYTES;
+    if (r->staging && em_staging_buffer_bytes(r->staging) > bytes) em_staging_close(&r->staging);
     return r->staging ? EM_OK : em_staging_open(&r->staging, device_of(r), bytes, err);
 }
 
@@ -617,7 +618,7 @@ bool em_residency_clock(em_residency *r, double *copy_ms, double *wait_ms)
 
 /* ---- ahead of a run -------------------------------------------------------------------------- */
 
-static void close_images(em_residency *r)
+void em_residency_drop_images(em_residency *r)
 {
     em_device *d = device_of(r);
     em_err ignored = {0};
@@ -635,7 +636,7 @@ static em_status open_images(em_residency *r, size_t size_bytes, em_err *err)
 {
     em_device *d = device_of(r);
     if (r->images_bytes >= size_bytes) return EM_OK;
-    close_images(r);
+    em_residency_drop_images(r);
     em_status st = d->host_alloc(d, &r->images, size_bytes, err);
     if (!st) r->images_bytes = size_bytes;
     return st;
@@ -709,7 +710,7 @@ static void resume_group(em_residency *plan, em_group *g, bool images)
 em_status em_residency_resume(em_residency *plan, const em_residency *real, em_err *err)
 {
     const em_trace *t = plan->follow;
-    bool images = real->images_bytes >= plan->images_bytes;
+    bool images = real->images_bytes && real->images_bytes >= plan->images_bytes;
     for (size_t i = 0; i < real->known_count; i++) resume_group(plan, real->known[i], images);
     if (images) plan->images_bytes = real->images_bytes;
     plan->image_bytes = images ? real->image_bytes : 0;
@@ -764,7 +765,7 @@ void em_residency_close(em_residency *r)
     em_staging_close(&r->staging);
     em_stopwatch_close(&r->copies);
     em_stopwatch_close(&r->waits);
-    if (!r->counts_only) close_images(r);
+    if (!r->counts_only) em_residency_drop_images(r);
     for (size_t i = 0; i < r->known_count; i++) {
         em_group *g = r->known[i];
         em_group_use *u = use_of(r, g);

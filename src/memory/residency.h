@@ -97,8 +97,9 @@ typedef struct em_residency {
     double packed_ms;    /* the time that took */
 } em_residency;
 
-/* Takes all that following the trace will need besides the store: events, lists, the ring, and an
- * image store of at least image_bytes (an older one that is smaller loses what it holds). Between
+/* Takes all that following the trace will need besides the store: events, lists, the ring (an older
+ * one with larger buffers goes), and an image store of at least image_bytes (an older one that is
+ * smaller loses what it holds). Between
  * this and the end of the run nothing is allocated. EM_NOVRAM, EM_NOMEM: *images_failed tells which
  * of the two it was; the other is there. */
 em_status em_residency_prepare(em_residency *r, const em_trace *t, size_t image_bytes,
@@ -112,6 +113,9 @@ void em_residency_follow(em_residency *r, const em_trace *t, const em_room *room
 /* Gives back the pages of groups in place that nobody uses, whatever drop_unpinned said when they
  * were used last. */
 void em_residency_drop_mapped(em_residency *r);
+/* Frees the image store, after the copies that are on their way out of it. Nothing may be
+ * pinned. */
+void em_residency_drop_images(em_residency *r);
 /* Peaks start from what is there now, sums from zero. */
 void em_residency_count_anew(em_residency *r);
 /* By the device's clock, since then: how long its copies took, and for how long it computed nothing

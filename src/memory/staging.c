@@ -62,6 +62,11 @@ void em_staging_close(em_staging **staging)
     *staging = NULL;
 }
 
+size_t em_staging_buffer_bytes(const em_staging *s)
+{
+    return s->buffer_bytes;
+}
+
 /* ---- sending --------------------------------------------------------------------------------- */
 
 typedef struct sending {

@@ -28,6 +28,7 @@ enum {
 /* buffer_bytes is a multiple of EM_IMAGE_ALIGN. */
 em_status em_staging_open(em_staging **out, em_device *device, size_t buffer_bytes, em_err *err);
 void em_staging_close(em_staging **s); /* NULL inside is allowed */
+size_t em_staging_buffer_bytes(const em_staging *s);
 
 /* Where a group's image goes to: device memory. */
 typedef struct em_shipment {

@@ -110,6 +110,7 @@ static em_status take_memory(em_job *j, em_memory_kind *failed, em_err *err)
     em_status st = em_job_take_offload(j, err);
     if (!st) st = em_engine_take_block(e, j->policy.block_bytes, err);
     if (!st && j->policy.empties_block) st = em_residency_set_store(w, NULL, 0, err);
+    if (j->policy.drops_images) em_residency_drop_images(w);
     if (st) return st;
     st = em_residency_prepare(w, &j->trace, j->policy.image_bytes, &images_failed, err);
     *failed = images_failed ? EM_MEMORY_IMAGES : EM_MEMORY_RING;

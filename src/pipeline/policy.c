@@ -444,6 +444,7 @@ static void resume(choice *c, variant *v, candidate *best)
     em_engine *e = c->engine;
     em_budget *b = &v->budget;
     em_residency now = e->residency;
+    if (c->policy.drops_images) now.images_bytes = now.image_bytes = 0;
     size_t copied = b->copied_bytes;
     bool kept = e->block.base && e->block.size_bytes >= best->block_bytes;
     if (!now.known_count) return;
@@ -452,6 +453,15 @@ static void resume(choice *c, variant *v, candidate *best)
     now.stored_count = 0; /* pages and images are still there */
     c->policy.empties_block = kept;
     if (!em_budget_resume(b, best->block_bytes, &now)) try(c, best->width, best->block_bytes, best);
+}
+
+/* Page-locked memory that earlier jobs' images hold beyond what this one needs: kept where there is
+ * room for it. */
+static uint64_t spare_images(choice *c, uint64_t image_bytes, uint64_t host_bytes)
+{
+    uint64_t spare = minus(c->engine->residency.images_bytes, image_bytes);
+    c->policy.drops_images = spare && host_bytes + spare > c->room.ram_bytes;
+    return c->policy.drops_images ? 0 : spare;
 }
 
 /* The chosen one becomes the job's. */
@@ -474,6 +484,9 @@ static void adopt(choice *c, candidate best)
     c->policy.replays = replays(c, v, c->engine->memory_mode);
     c->room.again_ms = best.again_ms;
     uint64_t pinned = b->image_bytes, host = rest_of(c, b); /* of an empty block: the most */
+    uint64_t spare = spare_images(c, pinned, host);
+    pinned += spare;
+    host += spare;
     resume(c, v, &best);
     j->policy = c->policy;
     em_trace_close(&j->trace);

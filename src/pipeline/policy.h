@@ -27,6 +27,7 @@ typedef struct em_policy {
     size_t ring_bytes;  /* page-locked, each buffer between files and the device; 0: none */
     bool replays;       /* the transformer's blocks, from the second forward on, as one graph */
     bool empties_block; /* of what earlier jobs left in it */
+    bool drops_images;  /* that earlier jobs left: they are more than there is room for */
     bool keep_mapped;   /* weights used where their files have them stay in memory */
 } em_policy;
 

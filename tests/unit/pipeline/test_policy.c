@@ -8,6 +8,7 @@
 #include "far/far.h"
 #include "io/file.h"
 #include "io/json.h"
+#include "memory/staging.h"
 #include "models/bind.h"
 #include "ops/table.h"
 #include "pipeline/engine.h"
@@ -130,7 +131,7 @@ static em_params request(em_teacache_mode teacache)
     return p;
 }
 
-static const em_picture picture = {portrait, SIDE, SIDE};
+static em_picture picture = {portrait, SIDE, SIDE};
 static const em_sound sound = {voice, RATE_HZ, RATE_HZ};
 
 typedef struct watch {
@@ -269,7 +270,7 @@ static void planned_is_measured_by_plain_loops(void **state)
     em_params p = request(EM_TEACACHE_OFF);
     em_result planned, real;
     p.video_length = p.num_inference_steps = 1; /* they are slow */
-    p.sample_size[0] = p.sample_size[1] = 16;
+    p.sample_size[0] = p.sample_size[1] = 48;
     em_engine *e = demo_engine_open(&at);
     plan(e, &p, &planned);
     render(e, &p, &real);
@@ -329,6 +330,60 @@ static void later_jobs_are_as_planned(void **state)
     uint64_t span = all.largest_bytes - all.smallest_bytes;
     for (int i = 0; i < 4; i++)
         check_later_jobs("far", EM_MEMORY_AUTO, all.smallest_bytes + span * (uint64_t)i / 4);
+}
+
+/* What the engine holds page-locked is within what the job was said to take. */
+static void take_in_turn(em_engine *e, int side, int frames, em_result *planned)
+{
+    const em_residency *w = &e->residency;
+    em_params p = request(EM_TEACACHE_OFF);
+    em_result real;
+    p.sample_size[0] = p.sample_size[1] = side;
+    p.video_length = frames;
+    plan(e, &p, planned);
+    render(e, &p, &real);
+    for (int k = EM_STAGE_ENCODE; k < EM_STAGE_COUNT; k++)
+        assert_true(planned->stage[k].packed_bytes == real.stage[k].packed_bytes);
+    size_t ring = EM_STAGING_BUFFERS * em_staging_buffer_bytes(w->staging);
+    assert_true(w->images_bytes + ring <= planned->pinned_bytes);
+}
+
+/* Images for a job that streams much stay for one that streams less, and count; where there is no
+ * room for them beside that, they go, and so does the larger ring. */
+static void images_of_earlier_jobs_count(void **state)
+{
+    (void)state;
+    enum { LARGE = 80, SMALL = 16 };
+    static uint8_t large_portrait[LARGE * LARGE * 3];
+    const em_picture before = picture;
+    em_engine_params at = where("far", EM_MEMORY_AUTO);
+    em_params p = request(EM_TEACACHE_OFF);
+    em_result large, small, later;
+    picture = (em_picture){large_portrait, LARGE, LARGE};
+    p.sample_size[0] = p.sample_size[1] = LARGE;
+    em_engine *e = demo_engine_open(&at);
+    plan(e, &p, &large);
+    em_engine_close(&e);
+    at.vram_budget_bytes = large.smallest_bytes;
+    e = demo_engine_open(&at);
+    take_in_turn(e, SMALL, 5, &small);
+    size_t alone = e->residency.images_bytes;
+    em_engine_close(&e);
+    for (int tight = 0; tight < 3; tight++) {
+        e = demo_engine_open(&at);
+        take_in_turn(e, LARGE, 5, &large);
+        size_t images = e->residency.images_bytes;
+        assert_true(alone > 0 && images > alone);
+        if (tight) e->ram_budget_bytes = small.host_bytes;
+        if (tight == 2) e->ram_budget_bytes -= EM_STAGING_BUFFERS * EM_STAGING_BYTES / 2;
+        take_in_turn(e, SMALL, 5, &later);
+        if (tight < 2) /* a smaller ring leaves room for them */
+            assert_true(tight ? e->residency.images_bytes <= alone
+                              : e->residency.images_bytes == images);
+        assert_true(!tight || later.host_bytes <= e->ram_budget_bytes);
+        em_engine_close(&e);
+    }
+    picture = before;
 }
 
 /* Where scratch is most of it, the least memory is that of narrow cuts; the arithmetic stays. */
@@ -762,6 +817,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(planned_is_measured_far_away),
         cmocka_unit_test(planned_is_measured_by_plain_loops),
         cmocka_unit_test(later_jobs_are_as_planned),
+        cmocka_unit_test(images_of_earlier_jobs_count),
         cmocka_unit_test(narrower_is_smaller),
         cmocka_unit_test(modes_explain_themselves),
         cmocka_unit_test(what_does_not_fit_is_refused),
