@@ -99,9 +99,8 @@ typedef struct em_residency {
 
 /* Takes all that following the trace will need besides the store: events, lists, the ring (an older
  * one with larger buffers goes), and an image store of at least image_bytes (an older one that is
- * smaller loses what it holds). Between
- * this and the end of the run nothing is allocated. EM_NOVRAM, EM_NOMEM: *images_failed tells which
- * of the two it was; the other is there. */
+ * smaller loses what it holds). Between this and the end of the run nothing is allocated.
+ * EM_NOVRAM, EM_NOMEM: *images_failed tells which of the two it was; the other is there. */
 em_status em_residency_prepare(em_residency *r, const em_trace *t, size_t image_bytes,
                                bool *images_failed, em_err *err);
 /* A plan that was just begun and follows its trace goes on from where `real`, which is not in use,

@@ -71,8 +71,8 @@ struct em_engine {
     em_rates rates;
     em_step_down down;
     em_memory_report report;
-    char said[320]; /* the policy that was told last */
-    unsigned plans; /* serials handed out to plans so far */
+    char said[sizeof((em_result *)NULL)->policy]; /* told last */
+    unsigned plans;                               /* serials handed out to plans so far */
     atomic_bool cancel;
 };
 

@@ -270,7 +270,7 @@ static void planned_is_measured_by_plain_loops(void **state)
     em_params p = request(EM_TEACACHE_OFF);
     em_result planned, real;
     p.video_length = p.num_inference_steps = 1; /* they are slow */
-    p.sample_size[0] = p.sample_size[1] = 48;
+    p.sample_size[0] = p.sample_size[1] = 16;
     em_engine *e = demo_engine_open(&at);
     plan(e, &p, &planned);
     render(e, &p, &real);
