@@ -43,7 +43,7 @@ for signal in INT TERM; do
 done
 
 # Stopped in the middle, the video is in the end the one of an undisturbed run.
-short=(--sample_size 64 64 --video_length 5 --num_inference_steps 12)
+short=(--sample_size 64 64 --video_length 5 --num_inference_steps 200 --no_teacache) # a second or more
 expect 0 "$program" batch "${where[@]}" --json_path "$tmp/jobs.json" --save_path "$tmp/calm" "${short[@]}"
 rm -rf "$tmp/v"
 start "${short[@]}"

@@ -112,7 +112,7 @@ says "did you mean 'three'"
 
 # ---- a ledger that cannot be used ----
 cp "$out/echomimic.db" "$tmp/good.db"
-head -c 5000 /dev/urandom | dd of="$out/echomimic.db" conv=notrunc bs=1 seek=4096 status=none
+seq -w 1000 | dd of="$out/echomimic.db" conv=notrunc bs=1 seek=4096 status=none
 run 3
 says "echomimic.db"
 says "damaged"

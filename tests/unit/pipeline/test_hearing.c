@@ -228,13 +228,12 @@ static void on_the_cpu_both_are_the_same(void **state)
     }
 }
 
-/* The least --ram_budget that a plan takes, beside what the process is. */
+/* The least --ram_budget that a plan takes. */
 static uint64_t least_budget(em_audio_device audio, em_result *at_least)
 {
     const em_params p = request();
     uint64_t low = 0, high = (uint64_t)1 << 30;
     em_engine *e = engine_of("far", audio, EM_MEMORY_LIGHTWEIGHT, 0);
-    e->base_bytes = 1;
     while (high - low > 1) {
         em_err err = {0};
         e->ram_budget_bytes = low + (high - low) / 2;
