@@ -48,6 +48,8 @@ void em_memory_report_begin(em_memory_report *r, em_job *j)
     r->host = e->ops->device->host_addressable;
     r->device_budget = e->vram_budget_bytes;
     r->host_budget = e->ram_budget_bytes;
+    r->process_bytes = e->base_bytes;
+    r->lanes = e->lanes;
     r->failed = r->failed ||
                 !em_array_grow((void **)&r->sample, &r->samples_cap, r->samples, most_samples(j),
                                sizeof *r->sample) ||
@@ -174,9 +176,11 @@ static json_t *describe(const em_memory_report *r)
         json_decref(jobs);
         return NULL;
     }
-    return json_pack("{s:s, s:s, s:s, s:I, s:I, s:o}", "version", em_version(), "mode", r->mode,
-                     "device", r->device, "vram_budget_bytes", (json_int_t)r->device_budget,
-                     "ram_budget_bytes", (json_int_t)r->host_budget, "jobs", jobs);
+    return json_pack("{s:s, s:s, s:s, s:I, s:I, s:i, s:I, s:o}", "version", em_version(), "mode",
+                     r->mode, "device", r->device, "vram_budget_bytes",
+                     (json_int_t)r->device_budget, "ram_budget_bytes", (json_int_t)r->host_budget,
+                     "jobs_at_once", r->lanes, "process_bytes", (json_int_t)r->process_bytes,
+                     "jobs", jobs);
 }
 
 static em_status write_json(const em_memory_report *r, em_err *err)

@@ -35,6 +35,8 @@ typedef struct em_memory_report {
     const char *mode, *device;
     bool host;                           /* the device is the host */
     uint64_t device_budget, host_budget; /* 0: none was given */
+    uint64_t process_bytes;              /* of host_bytes: all lanes have it once */
+    int lanes;
     double start_ms;
     bool failed; /* out of memory: no more is written down */
 } em_memory_report;

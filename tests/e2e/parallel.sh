@@ -50,6 +50,21 @@ run() { # run RC FLAG...
     ok
 }
 hashes() { (cd "$1" && sha256sum -- v?_output.* | grep -v "${2:-nothing}"); }
+# holds_together NAME N: the process is no larger than what N lanes said that they would take.
+holds_together() {
+    local i file may=0 peak=0 once most value
+    for ((i = 1; i <= $2; i++)); do
+        file=$1.json
+        [ $i = 1 ] || file=$1.$i.json
+        once=$(sed -n 's/^ "process_bytes": \([0-9]*\).*/\1/p' "$file")
+        most=$(sed -n 's/^    "host_bytes": \([0-9]*\).*/\1/p' "$file" | sort -n | tail -n 1)
+        value=$(sed -n 's/^   "host_rss_peak_bytes": \([0-9]*\).*/\1/p' "$file" | sort -n | tail -n 1)
+        may=$((may + most - once))
+        [ "$value" -le "$peak" ] || peak=$value
+    done
+    [ "$peak" -gt 0 ] && [ "$peak" -le $((once + may)) ] || fail "$1: $peak bytes in memory, $((once + may)) forecast"
+    ok
+}
 same() { [ "$1" = "$2" ] || fail "$3: other videos"; ok; }
 
 "$program" plan "${checkpoint[@]}" "${clip[@]}" --device "$device" --json >plan.json 2>err ||
@@ -59,7 +74,9 @@ run 0 --json_path six.json --save_path one --num_inference_steps 3
 calm=$(hashes one)
 for n in 2 3; do
     for mode in lightweight beefy; do
-        run 0 --json_path six.json --save_path "$n$mode" --num_inference_steps 3 --parallel_jobs $n --memory_mode $mode
+        run 0 --json_path six.json --save_path "$n$mode" --num_inference_steps 3 --parallel_jobs $n --memory_mode $mode \
+            --memory_report "$n$mode.json"
+        holds_together "$n$mode" "$n"
         same "$(hashes "$n$mode")" "$calm" "$n at once, $mode"
         grep -q "\"parallel_jobs\": $n" "$n$mode/batch_report.json" || fail "the report does not say $n"
         grep -q "^$mode: .* $n jobs at once, each with a share" err || fail "the first line does not say $n"

@@ -624,10 +624,13 @@ static void a_report_is_written(void **state)
         snprintf(drawing, sizeof drawing, "%s/%s.svg", t->path, device[d]);
         at.memory_report_path = path;
         em_engine *e = demo_engine_open(&at);
+        uint64_t process = e->base_bytes;
         render(e, &p, &r);
         render(e, &p, &r);
         em_engine_close(&e);
         assert_ok(em_json_load(&doc, path, 1 << 20, &err), err);
+        assert_int_equal(json_integer_value(at_path(doc, "process_bytes", NULL, NULL)), process);
+        assert_int_equal(json_integer_value(at_path(doc, "jobs_at_once", NULL, NULL)), 1);
         const json_t *jobs = at_path(doc, "jobs", NULL, NULL);
         assert_int_equal(json_array_size(jobs), 2);
         const json_t *job = json_array_get(jobs, 0);
