@@ -161,7 +161,7 @@ mkdir disk
 jobs 16 >many.json
 if mount -t tmpfs -o size=256k tmpfs disk 2>/dev/null; then
     run 4 --json_path many.json --save_path disk --num_inference_steps 3 --parallel_jobs 2
-    grep -q '[1-9] not started' out || fail "a full disk stopped nobody: $(tail -n 1 out)"
+    grep -q '[1-9][0-9]* not started' out || fail "a full disk stopped nobody: $(tail -n 1 out)"
     mount -o remount,size=64m disk
     run 0 --json_path many.json --save_path disk --num_inference_steps 3 --parallel_jobs 2
     same "$(hashes disk 'v[789]_')" "$calm" "after a full disk"

@@ -60,18 +60,33 @@ static int count_ends(FILE *log)
     return n;
 }
 
+static long lesser(long a, long b)
+{
+    return a < b ? a : b;
+}
+
+/* A sample a job: the least that was seen from the end of the one before to its own. */
 static size_t watch(sample *all, size_t room, pid_t pid, const char *log_path)
 {
     size_t n = 0;
     int ended = 0, status;
+    sample now, least = {0};
     FILE *log = fopen(log_path, "r");
     if (!log) fail("%s is missing", log_path);
     while (waitpid(pid, &status, WNOHANG) == 0) {
+        if (take_sample(&now, pid))
+            least = !least.rss_kib ? now
+                                   : (sample){.rss_kib = lesser(now.rss_kib, least.rss_kib),
+                                              .threads = lesser(now.threads, least.threads),
+                                              .files = lesser(now.files, least.files)};
         int more = count_ends(log);
         ended += more;
-        all[n].jobs = ended;
-        if (more && n < room && take_sample(&all[n], pid)) n++;
-        usleep(5000);
+        if (more && n < room && least.rss_kib) {
+            all[n] = least;
+            all[n++].jobs = ended;
+            least.rss_kib = 0;
+        }
+        usleep(2000);
     }
     fclose(log);
     if (!WIFEXITED(status) || WEXITSTATUS(status) != 1)
