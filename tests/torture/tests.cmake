@@ -10,7 +10,7 @@ endfunction()
 
 em_torture(kill)
 add_test(NAME torture.kill COMMAND torture_kill $<TARGET_FILE:echomimic> ${CMAKE_SOURCE_DIR}/share
-  $<TARGET_FILE:torture_killer> --points 60)
+  $<TARGET_FILE:torture_killer> --points 60 --seed 1)
 set_tests_properties(torture.kill PROPERTIES LABELS "e2e;fault" TIMEOUT 900)
 
 em_torture(hundred)
