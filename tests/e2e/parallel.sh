@@ -57,7 +57,7 @@ holds_together() {
         file=$1.json
         [ $i = 1 ] || file=$1.$i.json
         once=$(sed -n 's/^ "process_bytes": \([0-9]*\).*/\1/p' "$file")
-        most=$(sed -n 's/^    "host_bytes": \([0-9]*\).*/\1/p' "$file" | sort -n | tail -n 1)
+        most=$(sed -n '/^   "planned": /,/^   }/s/^    "host_bytes": \([0-9]*\).*/\1/p' "$file" | sort -n | tail -n 1)
         value=$(sed -n 's/^   "host_rss_peak_bytes": \([0-9]*\).*/\1/p' "$file" | sort -n | tail -n 1)
         may=$((may + most - once))
         [ "$value" -le "$peak" ] || peak=$value

@@ -70,7 +70,7 @@ static size_t watch(sample *all, size_t room, pid_t pid, const char *log_path)
 {
     size_t n = 0;
     int ended = 0, status;
-    sample now, least = {0};
+    sample now = {0}, least = {0};
     FILE *log = fopen(log_path, "r");
     if (!log) fail("%s is missing", log_path);
     while (waitpid(pid, &status, WNOHANG) == 0) {
